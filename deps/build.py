@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles llhttp and yyjson once per machine into OUT/libthirdparty.a.
+
+They are not ours to instrument: every flavour of nexus (plain, ASan, TSan …) links the same objects.
+
+usage: build.py OUT_DIR CC
+"""
+import pathlib
+import subprocess
+import sys
+
+import cache
+import fetch
+
+SOURCES = ["llhttp/src/api.c", "llhttp/src/http.c", "llhttp/src/llhttp.c", "yyjson/yyjson.c"]
+# Read-only, incremental and file interfaces of yyjson that nexus does not use are left out.
+FLAGS = ["-O2", "-g1", "-fPIE", "-fstack-protector-strong", "-DYYJSON_DISABLE_NON_STANDARD=1", "-w"]
+
+
+def main() -> None:
+    out, cc = pathlib.Path(sys.argv[1]), sys.argv[2]
+    sources = fetch.main()
+
+    def make(work: pathlib.Path) -> None:
+        jobs = []
+        for source in SOURCES:
+            command = [cc, *FLAGS, f"-I{sources}/llhttp/include", "-c", str(sources / source),
+                       "-o", str(work / (pathlib.Path(source).stem + ".o"))]
+            jobs.append(subprocess.Popen(command))
+        if any(job.wait() for job in jobs):
+            sys.exit("deps: a third-party source did not compile")
+        objects = sorted(str(path) for path in work.glob("*.o"))
+        subprocess.run(["ar", "rcsD", str(work / "libthirdparty.a"), *objects], check=True)
+
+    key = cache.key([sources / source for source in SOURCES], cache.version_of(cc), " ".join(FLAGS))
+    product = cache.product("thirdparty", key, make)
+    cache.publish(product / "libthirdparty.a", out / "libthirdparty.a")
+    cache.publish(sources / "NOTICE", out / "NOTICE")
+
+
+if __name__ == "__main__":
+    main()
