@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The handler's world: $state, $emit, $view, $ext, $log, console, timers, and how errors are described to the host.
+//
+// Runs once, when the base image is made, before any handler. Handlers share these objects and may poison every
+// prototype, so whatever must work afterwards is captured here first. None of this is a security boundary: the host
+// decides each call (src/exec/host_calls.c); this file only turns its answers into good errors.
+(function (host, globalThis) {
+  "use strict";
+
+  const OP = { LOG: 3, STATE_SET: 4, STATE_DELETE: 5, STATE_READ: 6, EMIT: 7, VIEW: 8, EXT_CALL: 9 };
+  const DENIED = -1;
+
+  const { Error, JSON, Map, Number, Object, Promise, Proxy, Reflect, String, TypeError } = globalThis;
+  const { parse, stringify } = JSON;
+  const { defineProperty, freeze, prototype: objectPrototype } = Object;
+  const { apply, deleteProperty, get: reflectGet, getOwnPropertyDescriptor, ownKeys, has: reflectHas } = Reflect;
+  const uncurry = Function.prototype.bind.bind(Function.prototype.call);
+  const hasOwn = Object.hasOwn;
+  const join = uncurry(Array.prototype.join);
+  const mapGet = uncurry(Map.prototype.get);
+  const mapSet = uncurry(Map.prototype.set);
+  const mapDelete = uncurry(Map.prototype.delete);
+  const match = uncurry(RegExp.prototype.exec);
+  const push = uncurry(Array.prototype.push);
+  const split = uncurry(String.prototype.split);
+  const includes = uncurry(String.prototype.includes);
+  const then = uncurry(Promise.prototype.then);
+  const hostCall = host.call;
+
+  class PermissionError extends Error {}
+  defineProperty(PermissionError.prototype, "name", { value: "PermissionError", configurable: true, writable: true });
+
+  const define = (name, value) =>
+    defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+
+  // Sends one effect; `right` is the capability token that a refusal names.
+  function call(op, a, b, right) {
+    const reply = hostCall(op, a, b);
+    if (reply === DENIED) throw new PermissionError(`missing capability ${right}`);
+    if (reply < 0) throw new Error(`the host refused ${right}`);
+    return reply;
+  }
+
+  // JSON of a value that leaves the sandbox; what has none (undefined, functions) is `fallback`.
+  function json(value, fallback, what) {
+    const text = stringify(value);
+    if (text !== undefined) return text;
+    if (value === undefined) return fallback;
+    throw new TypeError(`${what} has no JSON form`);
+  }
+
+  // ---- $state ---------------------------------------------------------------------------------------------------
+
+  // The snapshot is parsed when it is first touched: most handlers never do.
+  let snapshot = null;
+  const state = () => (snapshot ??= host.state());
+
+  // Names that the language itself asks every object for. They are no state keys unless the snapshot has them.
+  const isLanguageKey = (key) => key === "toJSON" || key === "then" || reflectHas(objectPrototype, key);
+
+  function assertReadable(key) {
+    if (typeof key === "symbol" || hasOwn(state(), key) || isLanguageKey(key)) return;
+    call(OP.STATE_READ, key, undefined, `state:read:${key}`);
+  }
+
+  function setState(key, value) {
+    if (typeof key === "symbol") throw new TypeError("state keys are strings");
+    call(OP.STATE_SET, key, json(value, "null", `$state.${key}`), `state:write:${key}`);
+    defineProperty(state(), key, { value, writable: true, enumerable: true, configurable: true });
+    return true;
+  }
+
+  define("$state", new Proxy(Object.create(null), {
+    get(_, key) {
+      assertReadable(key);
+      return reflectGet(state(), key);
+    },
+    has(_, key) {
+      assertReadable(key);
+      return reflectHas(state(), key);
+    },
+    set: (_, key, value) => setState(key, value),
+    deleteProperty(_, key) {
+      if (typeof key === "symbol") return true;
+      call(OP.STATE_DELETE, key, undefined, `state:write:${key}`);
+      return deleteProperty(state(), key);
+    },
+    ownKeys: () => ownKeys(state()),
+    getOwnPropertyDescriptor(_, key) {
+      assertReadable(key);
+      const found = getOwnPropertyDescriptor(state(), key);
+      if (found) found.configurable = true;
+      return found;
+    },
+    defineProperty(_, key, descriptor) {
+      if (!hasOwn(descriptor, "value")) throw new TypeError("$state holds values, not accessors");
+      return setState(key, descriptor.value);
+    },
+    getPrototypeOf: () => objectPrototype,
+    setPrototypeOf: () => false,
+    preventExtensions: () => false,
+  }));
+
+  // ---- $emit, $view ---------------------------------------------------------------------------------------------
+
+  define("$emit", function $emit(name, payload) {
+    name = String(name);
+    call(OP.EMIT, name, json(payload, "", "the payload"), `events:emit:${name}`);
+  });
+
+  const viewCommand = (type) => function (componentId, ...args) {
+    componentId = String(componentId);
+    call(OP.VIEW, `${type}\0${componentId}`, stringify(args), `view:update:${componentId}`);
+  };
+  define("$view", freeze({
+    setFilter: viewCommand("setFilter"),
+    scrollTo: viewCommand("scrollTo"),
+    focus: viewCommand("focus"),
+    custom: viewCommand("custom"),
+  }));
+
+  // ---- $ext -----------------------------------------------------------------------------------------------------
+
+  // Calls that wait for an answer: id → {resolve, reject}.
+  const openCalls = new Map();
+
+  function extensionCall(extension, method, args) {
+    return new Promise((resolve, reject) => {
+      const id = hostCall(OP.EXT_CALL, `${extension}\0${method}`, stringify(args));
+      if (id === DENIED) throw new PermissionError(`missing capability ext:${extension}`);
+      if (id < 0) throw new Error(`there is no $ext.${extension}.${method} for this execution`);
+      mapSet(openCalls, id, { resolve, reject });
+    });
+  }
+
+  // An answer that the host brings with a resume.
+  host.settleCall = function (id, success, text) {
+    const waiting = mapGet(openCalls, id);
+    if (!waiting) return;
+    mapDelete(openCalls, id);
+    const value = text === undefined ? undefined : parse(text);
+    if (success) waiting.resolve(value);
+    else waiting.reject(new Error(typeof value === "string" ? value : stringify(value)));
+  };
+
+  const namespace = (lookup) => new Proxy(freeze(Object.create(null)), {
+    get: (_, name) => (typeof name === "string" && name !== "then" && name !== "toJSON" ? lookup(name) : undefined),
+  });
+  define("$ext", namespace((extension) =>
+    namespace((method) => (...args) => extensionCall(extension, method, args))));
+
+  // ---- Timers: calls of the built-in extension `time` -----------------------------------------------------------
+
+  let lastTimer = 0;
+  const timers = new Map();
+  define("setTimeout", function setTimeout(callback, delay = 0, ...args) {
+    if (typeof callback !== "function") throw new TypeError("setTimeout takes a function");
+    const id = ++lastTimer;
+    mapSet(timers, id, callback);
+    then(extensionCall("time", "sleep", [Number(delay) || 0]), () => {
+      const due = mapGet(timers, id);
+      mapDelete(timers, id);
+      if (due) apply(due, undefined, args);
+    });
+    return id;
+  });
+  define("clearTimeout", function clearTimeout(id) { mapDelete(timers, id); });
+
+  // ---- Logs -----------------------------------------------------------------------------------------------------
+
+  function format(value) {
+    if (typeof value === "string") return value;
+    if (value instanceof Error) return describe(value).stack;
+    if (typeof value === "object" && value !== null) {
+      try {
+        return stringify(value) ?? String(value);
+      } catch {
+        return "[object that has no JSON form]";
+      }
+    }
+    return typeof value === "bigint" ? `${value}n` : String(value);
+  }
+
+  const logger = (level) => function (...values) {
+    const parts = [];
+    for (let i = 0; i < values.length; i++) push(parts, format(values[i]));
+    hostCall(OP.LOG, level, join(parts, " "));
+  };
+  const levels = { debug: logger("debug"), info: logger("info"), warn: logger("warn"), error: logger("error") };
+  const log = logger("info");
+  define("$log", Object.assign(log, levels));
+  define("console", { log: logger("info"), trace: logger("debug"), ...levels });
+
+  // ---- Errors -----------------------------------------------------------------------------------------------------
+
+  const FRAME = /handler\.js:(\d+)(?::(\d+))?/;
+
+  const attempt = (read, fallback) => {
+    try {
+      return read();
+    } catch {
+      return fallback;
+    }
+  };
+
+  // {name, message, stack, line, column} of anything that was thrown. The message of a plain Error stands alone, any
+  // other kind's begins with its name. Stack lines of our own scripts are left out.
+  function describe(thrown) {
+    const isError = attempt(() => thrown instanceof Error, false);
+    const read = (key) => (isError ? attempt(() => thrown[key], undefined) : undefined);
+    const name = isError ? attempt(() => String(read("name")), "Error") : "Error";
+    const message = isError ? attempt(() => String(read("message")), "") : attempt(() => format(thrown), "unprintable value");
+    const headline = message ? `${name}: ${message}` : name;
+    const lines = split(attempt(() => String(read("stack") ?? ""), ""), "\n");
+    const kept = [headline];
+    let line, column;
+    for (let i = 0; i < lines.length; i++) {
+      if (lines[i] === "" || includes(lines[i], "nexus:internal")) continue;
+      const frame = line === undefined ? match(FRAME, lines[i]) : null;
+      if (frame) {
+        line = Number(frame[1]);
+        column = frame[2] === undefined ? undefined : Number(frame[2]);
+      }
+      push(kept, lines[i]);
+    }
+    return { __proto__: null, name, message: name === "Error" ? message : headline, stack: join(kept, "\n"), line, column };
+  }
+  host.describeError = (thrown) => stringify(describe(thrown));
+
+  // ---- The second argument of a module's default export ------------------------------------------------------------
+
+  define("$args", undefined);
+  define("$scope", {});
+  const { $state, $emit, $view, $ext, $log } = globalThis;
+  host.moduleContext = freeze({
+    get args() { return globalThis.$args; },
+    get scope() { return globalThis.$scope; },
+    state: $state, emit: $emit, view: $view, ext: $ext, log: $log,
+  });
+})
