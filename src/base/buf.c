@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void nx_buf_deinit(struct nx_buf *buf) {
+  free(buf->data);
+  *buf = (struct nx_buf){0};
+}
+
+void nx_buf_reset(struct nx_buf *buf, size_t keep_bytes) {
+  if (buf->capacity > keep_bytes) {
+    free(buf->data);
+    buf->data = NULL;
+    buf->capacity = 0;
+  }
+  buf->len = 0;
+  buf->failed = false;
+}
+
+/* Room for `need` bytes in all. Grows by half, but not past what `limit` and printf's NUL can use. */
+static bool ensure(struct nx_buf *buf, size_t need) {
+  if (buf->data && need <= buf->capacity) return true;
+  if (need > PTRDIFF_MAX) return false; /* no object is larger (malloc(3)) */
+  size_t capacity = need;
+  if (need <= PTRDIFF_MAX / 2) {
+    if (capacity < buf->capacity + buf->capacity / 2) capacity = buf->capacity + buf->capacity / 2;
+    if (capacity < 256) capacity = 256;
+    if (buf->limit && buf->limit < capacity) capacity = buf->limit + 1;
+    if (capacity < need) capacity = need;
+  }
+  char *data = realloc(buf->data, capacity);
+  if (!data) return false;
+  buf->data = data;
+  buf->capacity = capacity;
+  return true;
+}
+
+/* Like nx_buf_reserve, with `spare` bytes behind that do not count against the limit. */
+static char *reserve(struct nx_buf *buf, size_t bytes, size_t spare) {
+  size_t end, need;
+  if (buf->failed) return NULL;
+  if (__builtin_add_overflow(buf->len, bytes, &end) || (buf->limit && end > buf->limit) ||
+      __builtin_add_overflow(end, spare, &need) || !ensure(buf, need)) {
+    buf->failed = true;
+    return NULL;
+  }
+  return buf->data + buf->len;
+}
+
+char *nx_buf_reserve(struct nx_buf *buf, size_t bytes) { return reserve(buf, bytes, 0); }
+
+void nx_buf_add(struct nx_buf *buf, const void *data, size_t bytes) {
+  if (!bytes) return;
+  char *room = nx_buf_reserve(buf, bytes);
+  if (!room) return;
+  memcpy(room, data, bytes);
+  buf->len += bytes;
+}
+
+void nx_buf_str(struct nx_buf *buf, const char *text) { nx_buf_add(buf, text, strlen(text)); }
+
+void nx_buf_char(struct nx_buf *buf, char c) { nx_buf_add(buf, &c, 1); }
+
+void nx_buf_printf(struct nx_buf *buf, const char *format, ...) {
+  va_list args, again;
+  va_start(args, format);
+  va_copy(again, args);
+  int n = vsnprintf(NULL, 0, format, args);
+  va_end(args);
+  char *room = n < 0 ? NULL : reserve(buf, (size_t)n, 1);
+  if (room) {
+    vsnprintf(room, (size_t)n + 1, format, again);
+    buf->len += (size_t)n;
+  } else {
+    buf->failed = true;
+  }
+  va_end(again);
+}
+
+void nx_buf_u64(struct nx_buf *buf, uint64_t value) {
+  char digits[20];
+  size_t n = sizeof digits;
+  do digits[--n] = (char)('0' + value % 10);
+  while (value /= 10);
+  nx_buf_add(buf, digits + n, sizeof digits - n);
+}
+
+/* Length of the valid UTF-8 sequence at `s` (RFC 3629: no overlong forms, no surrogates), 0 when it is not one. */
+static size_t utf8_sequence(const unsigned char *s, size_t left) {
+  static const struct { unsigned char mask, lead; uint32_t least; } forms[] = {
+    {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+  for (size_t extra = 1; extra <= 3; extra++) {
+    if ((s[0] & forms[extra - 1].mask) != forms[extra - 1].lead) continue;
+    if (left <= extra) return 0;
+    uint32_t code = s[0] & (unsigned char)~forms[extra - 1].mask;
+    for (size_t i = 1; i <= extra; i++) {
+      if ((s[i] & 0xc0) != 0x80) return 0;
+      code = code << 6 | (s[i] & 0x3f);
+    }
+    bool surrogate = code >= 0xd800 && code <= 0xdfff;
+    return code < forms[extra - 1].least || surrogate || code > 0x10ffff ? 0 : extra + 1;
+  }
+  return 0;
+}
+
+static void escape(struct nx_buf *buf, unsigned char c) {
+  static const char short_forms[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
+  if (c == '"' || c == '\\') {
+    nx_buf_char(buf, '\\');
+    nx_buf_char(buf, (char)c);
+  } else if (c < sizeof short_forms && short_forms[c]) {
+    nx_buf_char(buf, '\\');
+    nx_buf_char(buf, short_forms[c]);
+  } else {
+    nx_buf_printf(buf, "\\u%04x", c);
+  }
+}
+
+void nx_buf_json_string(struct nx_buf *buf, const char *text, size_t bytes) {
+  const unsigned char *s = (const unsigned char *)text;
+  size_t plain = 0; /* start of the run that needs no change */
+  nx_buf_char(buf, '"');
+  for (size_t i = 0; i < bytes;) {
+    if (s[i] >= 0x20 && s[i] < 0x7f && s[i] != '"' && s[i] != '\\') {
+      i++;
+      continue;
+    }
+    size_t sequence = s[i] < 0x80 ? 0 : utf8_sequence(s + i, bytes - i);
+    bool c1 = sequence == 2 && s[i] == 0xc2 && s[i + 1] < 0xa0;
+    if (sequence && !c1) {
+      i += sequence;
+      continue;
+    }
+    nx_buf_add(buf, text + plain, i - plain);
+    if (s[i] < 0x80 || c1)
+      escape(buf, s[c1 ? i + 1 : i]);
+    else
+      nx_buf_lit(buf, "\xef\xbf\xbd");
+    i += c1 ? 2 : 1;
+    plain = i;
+  }
+  nx_buf_add(buf, text + plain, bytes - plain);
+  nx_buf_char(buf, '"');
+}

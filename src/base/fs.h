@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Whole files: read, published atomically, and the directories for them.
+ * Ownership: descriptors and strings are borrowed; NX_FD_AUTO closes a descriptor of the caller's when it leaves scope.
+ * Threads:   any. All calls may wait for the disk.
+ * Errors:    NX_ERR_SYSTEM with errno for what the kernel refused (look at sys_errno for ENOENT), else as said. */
+#ifndef NX_BASE_FS_H
+#define NX_BASE_FS_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+/* Closes *fd unless it is negative; keeps errno. */
+void nx_fs_close(int *fd);
+#define NX_FD_AUTO __attribute__((cleanup(nx_fs_close))) int
+
+enum nx_fs_flags {
+  NX_FS_NOFOLLOW = 1, /* the last component must not be a symbolic link (ELOOP) */
+};
+
+/* Appends the file's bytes to `out`, whose content is as it was on failure. Regular files only, those of /proc and
+ * cgroups included: NX_ERR_INVALID for anything else, without waiting for the writer of a FIFO. NX_ERR_TOO_LARGE past
+ * `max_bytes`. */
+int nx_fs_read_file(const char *path, size_t max_bytes, struct nx_buf *out, struct nx_error *err);
+/* The same relative to a directory (or AT_FDCWD), with flags of enum nx_fs_flags. */
+int nx_fs_read_file_at(int dirfd, const char *path, unsigned flags, size_t max_bytes, struct nx_buf *out,
+                       struct nx_error *err);
+
+/* Temporary files of nx_fs_write_atomic begin with this; one that is left after a crash may be deleted. */
+#define NX_FS_TEMP_PREFIX ".nx-tmp-"
+
+/* Makes `name` in the directory hold exactly these bytes (mode 0600), or leaves what was there: temporary file in the
+ * same directory, fsync, rename, fsync of the directory. `name` has no slash; NX_ERR_INVALID otherwise.
+ * If only the last fsync fails the new file is in place, but may be gone after a power failure. */
+int nx_fs_write_atomic(int dirfd, const char *name, const void *data, size_t len, struct nx_error *err);
+
+/* mkdir -p: what is missing is made with `mode` (less the umask), what is there must be a directory (ENOTDIR). */
+int nx_fs_mkdirs(const char *path, mode_t mode, struct nx_error *err);
+
+#endif
