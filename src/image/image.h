@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * An image: a state of the guest's linear memory and globals, as a sparse delta of 4 KiB pages over another image.
+ *
+ * The base image (the engine after boot) stands alone: a sealed memfd that every instance maps copy-on-write. A
+ * handler image holds the pages that compiling the handler changed in it. Everything in an image is the work of a
+ * hostile guest: it is only ever copied back into a sandbox.
+ *
+ * Ownership: images are immutable and reference-counted (nx_image_hold, nx_image_release). A delta holds its parent.
+ * Threads:   any.
+ * Errors:    creation may fail for lack of memory; reading cannot. */
+#ifndef NX_IMAGE_IMAGE_H
+#define NX_IMAGE_IMAGE_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#define NX_PAGE_BYTES 4096u
+#define NX_HASH_BYTES 32u
+
+/* Mutable WebAssembly globals of the guest, all of them; the build fails when the guest has others. */
+struct nx_guest_globals {
+  uint32_t stack_pointer;
+};
+
+struct nx_image {
+  _Atomic uint32_t _refs;
+  struct nx_image *parent;         /* NULL for the base image */
+  uint8_t hash[NX_HASH_BYTES];     /* BLAKE2b of memory size, globals and content; of a delta, parent's hash included */
+  uint32_t memory_bytes;           /* size of linear memory, a multiple of the WebAssembly page */
+  struct nx_guest_globals globals;
+  int memfd;                       /* base only: sealed, memory_bytes long; -1 in a delta */
+  const uint8_t *base;             /* base only: read-only mapping of memfd */
+  uint32_t page_count;             /* delta only: pages that differ from the parent … */
+  const uint32_t *page_index;      /* … ascending, in units of NX_PAGE_BYTES … */
+  const uint8_t *pages;            /* … and their content, NX_PAGE_BYTES each, in the same order */
+};
+
+/* Copies `memory` into a sealed memfd. */
+int nx_image_create_base(struct nx_image **out, const uint8_t *memory, uint32_t memory_bytes,
+                         struct nx_guest_globals globals, struct nx_error *err);
+
+/* A delta over `parent`: keeps those of the `candidate` pages (ascending) that really differ from it. */
+int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, const uint8_t *memory, uint32_t memory_bytes,
+                          const uint32_t *candidates, uint32_t candidate_count, struct nx_guest_globals globals,
+                          struct nx_error *err);
+
+struct nx_image *nx_image_hold(struct nx_image *image);
+void nx_image_release(struct nx_image *image); /* NULL is allowed */
+
+/* The content of a page as the image shows it: own page, the parent's, or zeroes past the parent's end. */
+const uint8_t *nx_image_page(const struct nx_image *image, uint32_t index);
+/* Heap that a delta takes. */
+size_t nx_image_bytes(const struct nx_image *image);
+
+/* A delta as bytes and back, for the compile cache. Decoding treats the bytes as hostile: every count and offset is
+ * checked, the hash is recomputed, the parent must be the one the delta was made over. */
+void nx_image_encode(const struct nx_image *image, struct nx_buf *out);
+int nx_image_decode(struct nx_image **out, struct nx_image *parent, const uint8_t *bytes, size_t size,
+                    struct nx_error *err);
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The sandbox: instances of the guest, and entering and leaving them.
+ *
+ * An instance is one 4 GiB window of linear memory that shows an image copy-on-write. nx_instance_show makes it show
+ * a handler's image; nx_instance_compile or nx_instance_invoke enter the guest; however that ends, the memory is then
+ * the guest's work and nx_instance_reset brings the clean image back. What the guest asks for in between comes through
+ * struct nx_guest_call.
+ *
+ * Ownership: the creator owns an instance. Images shown are held by it.
+ * Threads:   an instance belongs to one thread at a time, and is bound to none. A thread that enters guests must have
+ *            called nx_sandbox_thread_enter.
+ * Errors:    the guest's failures are a struct nx_guest_result, never an nx_error. */
+#ifndef NX_SANDBOX_SANDBOX_H
+#define NX_SANDBOX_SANDBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "abi.h"
+#include "base/buf.h"
+#include "base/error.h"
+#include "image/image.h"
+
+/* ---- Process ------------------------------------------------------------------------------------------------- */
+
+enum nx_reset_method {
+  NX_RESET_AUTO,         /* the best this kernel offers */
+  NX_RESET_SCAN_FAULTS,  /* PAGEMAP_SCAN, skipped when the fault counter proves that no page became private */
+  NX_RESET_SCAN,         /* PAGEMAP_SCAN at every reset */
+  NX_RESET_REMAP,        /* drop all private pages: slower, always right */
+};
+
+/* The engine after boot, as bytes. Booting takes milliseconds and always gives the same memory, so it is done when
+ * nexus is built (boot_tool.c) and linked in; NULL boots now, for the tool and for the test that both are equal. */
+struct nx_boot_image {
+  const uint8_t *bytes;
+  size_t size;
+};
+struct nx_boot_image nx_boot_image_linked(void);
+
+/* Before any thread is created: signal handlers, transparent huge pages off, the base image. */
+int nx_sandbox_init(enum nx_reset_method method, const struct nx_boot_image *boot, struct nx_error *err);
+/* After an init that booted: what to link in. */
+void nx_sandbox_write_boot_image(struct nx_buf *out);
+void nx_sandbox_deinit(void);
+struct nx_image *nx_sandbox_base_image(void); /* borrowed */
+enum nx_reset_method nx_sandbox_reset_method(void);
+const char *nx_reset_method_name(enum nx_reset_method method);
+/* hash(guest.wasm, architecture, base image), hex: what a suspended execution must find again. */
+const char *nx_sandbox_guest_id(void);
+
+/* ---- Threads --------------------------------------------------------------------------------------------------- */
+
+/* What a configured stack size means for struct nx_guest_call: the engine keeps a little for itself. */
+uint32_t nx_sandbox_usable_stack_bytes(uint32_t stack_size_bytes);
+/* Native stack that JavaScript limited to `guest_stack_bytes` may need, guard page excluded. */
+size_t nx_sandbox_native_stack_bytes(size_t guest_stack_bytes);
+/* Gives the calling thread what it needs to enter guests (alternate signal stack, stack bounds, a kill slot). */
+int nx_sandbox_thread_enter(struct nx_error *err);
+void nx_sandbox_thread_leave(void);
+
+/* Called by the watchdog thread, every millisecond or so while anything runs: ends executions that are overdue.
+ * Returns the number of threads inside a guest now; `newly_slow` counts executions that have just passed
+ * `slow_after_ns`, whose results will say was_slow. */
+unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *newly_slow);
+
+/* ---- Calls ------------------------------------------------------------------------------------------------------ */
+
+/* How a stay in the guest ended. */
+enum nx_guest_end {
+  NX_GUEST_RETURNED,      /* `status` is the guest's enum nx_abi_status, to be believed as far as the guest is */
+  NX_GUEST_TRAPPED,       /* out-of-bounds access, unreachable, bad indirect call, … */
+  NX_GUEST_STACK,         /* native or guest stack exhausted */
+  NX_GUEST_DEADLINE,      /* cut by the watchdog */
+  NX_GUEST_STOPPED,       /* a host call answered nx_guest_stop */
+};
+
+struct nx_guest_result {
+  enum nx_guest_end end;
+  int32_t status;
+  const char *trap;          /* static text, for NX_GUEST_TRAPPED */
+  bool memory_refused;       /* a grant of memory was refused for this call's own limit */
+  bool budget_refused;       /* … or by the shared budget */
+  bool was_slow;             /* nx_sandbox_watch counted it */
+  uint32_t memory_peak_bytes;/* size of linear memory when it ended: it never shrinks within a call */
+  uint64_t duration_ns;
+};
+
+/* What one call may do and who answers it. Borrowed for the duration of the call. */
+struct nx_guest_call {
+  uint64_t deadline_ns;         /* nx_clock_ns() */
+  uint32_t memory_limit_bytes;  /* size of linear memory that this call may reach */
+  uint32_t stack_limit_bytes;
+  bool frozen;                  /* clock stands at 0, randomness is a fixed sequence: an image is being made */
+  void *opaque;
+  /* Runs on the calling thread between guest instructions; texts are already copied out of guest memory and live
+   * until it returns. May call nx_guest_stop. */
+  int32_t (*host_call)(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b, uint32_t b_bytes);
+  /* Asks the shared budget for `bytes` more; false refuses. nx_instance_reset says how much was granted in all. */
+  bool (*grant)(void *budget, size_t bytes);
+  void *budget;
+};
+
+/* From inside host_call only: leaves the guest at once; the call ends as NX_GUEST_STOPPED. */
+void nx_guest_stop(void) __attribute__((noreturn));
+
+/* ---- Instances ---------------------------------------------------------------------------------------------------- */
+
+struct nx_instance;
+
+int nx_instance_create(struct nx_instance **out, struct nx_error *err);
+void nx_instance_destroy(struct nx_instance *instance);
+
+/* The image it shows; borrowed. */
+struct nx_image *nx_instance_image(const struct nx_instance *instance);
+/* Only on a clean instance: makes it show `image` (the base or a delta over it). */
+int nx_instance_show(struct nx_instance *instance, struct nx_image *image, struct nx_error *err);
+
+struct nx_text {
+  const char *data; /* NULL: absent */
+  uint32_t bytes;
+};
+
+/* Compiles a handler and runs its top level. Only while the base image is shown. */
+struct nx_guest_result nx_instance_compile(struct nx_instance *instance, const struct nx_guest_call *call,
+                                           struct nx_text source);
+/* The memory as a delta over the base image; only after a compile that returned NX_STATUS_DONE. */
+int nx_instance_capture(struct nx_instance *instance, struct nx_image **out, struct nx_error *err);
+/* One execution of the handler shown. All three texts are valid JSON, checked by the caller. */
+struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const struct nx_guest_call *call,
+                                          struct nx_text args, struct nx_text state, struct nx_text scope);
+
+/* Brings the shown image back, byte for byte, and takes growth back. Returns the bytes of linear memory that had
+ * been granted beyond the image, for the caller to give back to the budget. Failure to restore a page is fatal to the
+ * process: an instance that cannot be proven clean must not live. */
+size_t nx_instance_reset(struct nx_instance *instance);
+
+/* Gives private pages back to the kernel, all but `keep_bytes`; for idle instances. Returns bytes given back. */
+size_t nx_instance_trim(struct nx_instance *instance, size_t keep_bytes);
+
+/* Pages that were private (so: possibly changed) at the last reset. */
+uint32_t nx_instance_dirty_pages(const struct nx_instance *instance);
+/* Private pages held now, in bytes. */
+size_t nx_instance_resident_bytes(const struct nx_instance *instance);
+/* For tests: 0 when all of linear memory equals the shown image, else 1 + index of the first page that does not. */
+uint32_t nx_instance_verify(const struct nx_instance *instance);
+
+#endif
