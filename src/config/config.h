@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The settings of nexus: loaded from the environment and flags, checked, fitted to the machine, printed.
+ * Ownership: the caller owns struct nx_config. Strings in it point into the environment, the arguments or constants:
+ *            they are borrowed, and must not be changed (setenv) while the configuration lives.
+ * Threads:   plain data; whoever loads it hands it out read-only.
+ * Limits:    what a setting may be stands in config_list.h, once, with its default and meaning. */
+#ifndef NX_CONFIG_CONFIG_H
+#define NX_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/reading.h"
+#include "config/config_list.h"
+
+enum nx_setting {
+#define X(name, ...) NX_SETTING_##name,
+  NX_SETTINGS(X)
+#undef X
+  NX_SETTING_COUNT
+};
+
+enum nx_config_state {
+  NX_CONFIG_VALUE,   /* said by someone, or a plain default */
+  NX_CONFIG_ABSENT,  /* off or none: the field is 0 or NULL */
+  NX_CONFIG_AUTO,    /* auto, and not resolved: the field is 0 */
+  NX_CONFIG_DERIVED, /* auto, and the field holds what nx_config_resolve found */
+};
+
+enum nx_config_source { NX_CONFIG_FROM_DEFAULT, NX_CONFIG_FROM_ENVIRONMENT, NX_CONFIG_FROM_FLAG };
+
+enum nx_suspend_store_kind { NX_SUSPEND_MEMORY, NX_SUSPEND_FILE, NX_SUSPEND_REDIS, NX_SUSPEND_SEALED };
+
+/* memory | file:DIR | redis://HOST[:PORT][/DB] | sealed. IPv6 addresses of redis stand in brackets. */
+struct nx_suspend_store {
+  enum nx_suspend_store_kind kind;
+  const char *dir;      /* file only */
+  char redis_host[254]; /* redis only, without brackets */
+  uint16_t redis_port;
+  unsigned redis_db;
+};
+
+/* Where limit_bytes comes from. */
+enum nx_limit_origin {
+  NX_LIMIT_FROM_SETTING,
+  NX_LIMIT_FROM_CGROUP,
+  NX_LIMIT_FROM_MACHINE, /* the cgroup said that there is no limit */
+  NX_LIMIT_GUESSED,      /* the cgroup could not be read, so the machine's memory it is: worth a warning */
+};
+
+struct nx_config {
+  uint16_t port;
+  const char *host;
+  uint16_t admin_port;
+  uint64_t memory_limit_bytes;
+  uint64_t stack_size_bytes;
+  unsigned max_instances;
+  uint64_t timeout_ms;
+  uint64_t container_memory_limit_bytes; /* as set; the limit in force is limit_bytes */
+  unsigned memory_reserve_percent;
+  const char *cache_dir;
+  uint64_t cache_max_bytes;
+  const char *handlers_dir;
+  unsigned queue_max;
+  uint64_t queue_timeout_ms;
+  uint64_t idle_trim_ms;
+  struct nx_suspend_store suspend_store;
+  uint64_t suspend_ttl_ms;
+  uint64_t suspend_max_bytes;
+  uint8_t suspend_key[32];
+  uint8_t suspend_key_previous[32];
+  const char *net_allow;
+  unsigned max_connections;
+  unsigned max_host_calls;
+  unsigned max_state_mutations;
+  unsigned max_events;
+  uint64_t max_body_bytes;
+  uint64_t max_result_bytes;
+  uint64_t shutdown_grace_ms;
+  enum nx_log_level log_level;
+  bool log_json;
+  const char *auth_tokens_file;
+
+  enum nx_config_state state[NX_SETTING_COUNT];
+  enum nx_config_source source[NX_SETTING_COUNT];
+  const char *text[NX_SETTING_COUNT]; /* as written */
+
+  /* By nx_config_resolve. */
+  uint64_t limit_bytes;
+  uint64_t budget_bytes; /* limit less the reserve */
+  enum nx_limit_origin limit_origin;
+};
+
+/* Defaults, then `environment` (as environ(7); NULL: none), then the arguments: --name=value or --name value, the last
+ * one of a name counts. All that is wrong is reported together: one line each, ended by '\n', appended to `problems`,
+ * and -NX_ERR_CONFIG. A value that a flag overrides must be right too. Secrets are never repeated. */
+int nx_config_load(struct nx_config *config, char *const *environment, int argc, char *const *argv,
+                   struct nx_buf *problems, struct nx_error *err);
+
+/* What the process can have here. */
+struct nx_machine {
+  struct nx_reading memory_limit_bytes; /* the cgroup's */
+  struct nx_reading memory_bytes;       /* the machine's (MemTotal) */
+  unsigned cores;                       /* CPU quota and affinity, rounded up; 0 counts as 1 */
+  uint64_t max_files;                   /* RLIMIT_NOFILE */
+};
+
+/* Derives everything that is auto, and limit and budget; may be repeated on the same config when the machine changes
+ * (in-place resize). On -NX_ERR_CONFIG, with the variable to change named, the configuration cannot fit; `config` is
+ * then as it was. */
+int nx_config_resolve(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err);
+
+/* The arithmetic behind it, for `nexus plan`. */
+#define NX_CONFIG_PROCESS_BYTES (UINT64_C(16) << 20)   /* estimate: text, heap, threads of a busy process */
+#define NX_CONFIG_CONNECTION_BYTES (UINT64_C(128) << 10) /* two socket buffers of 64 KiB */
+#define NX_CONFIG_FILES_KEPT 128u                      /* descriptors kept for probes, files, memfds */
+/* One fully grown instance: memory, native stack, page tables. */
+uint64_t nx_config_instance_bytes(const struct nx_config *config);
+/* How many of them fit beside the process and the cache. After nx_config_resolve. */
+uint64_t nx_config_instances_that_fit(const struct nx_config *config);
+
+/* NAME VALUE SOURCE, a line each; what was derived shows as "auto (24)", a secret as "(set)". */
+void nx_config_print_text(const struct nx_config *config, struct nx_buf *out);
+/* {"settings":[{"name","value","unit","source","auto"}…]}: numbers in the setting's unit, null when absent. */
+void nx_config_print_json(const struct nx_config *config, struct nx_buf *out);
+/* docs/configuration.md. 0, or -NX_ERR_SYSTEM when it could not be written. */
+int nx_config_write_docs(FILE *out, struct nx_error *err);
+
+const char *nx_setting_name(enum nx_setting setting);
+
+#endif
