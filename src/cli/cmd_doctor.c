@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * nexus doctor: what this kernel and container offer, what nexus makes of it, and what to change. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "sandbox/sandbox.h"
+#include "version.h"
+
+static unsigned warnings;
+
+static void good(const char *what, const char *value) { printf("  ok    %-22s %s\n", what, value); }
+
+static void bad(const char *what, const char *value, const char *advice) {
+  printf("  WARN  %-22s %s\n        %-22s → %s\n", what, value, "", advice);
+  warnings++;
+}
+
+static void print_kernel(void) {
+  struct utsname name;
+  uname(&name);
+  good("kernel", name.release);
+  enum nx_reset_method method = nx_sandbox_reset_method();
+  if (method == NX_RESET_SCAN_FAULTS)
+    good("reset method", "scan+faults: PAGEMAP_SCAN, skipped when no page fault happened");
+  else
+    bad("reset method", nx_reset_method_name(method),
+        method == NX_RESET_SCAN ? "transparent huge pages cannot be disabled for the process: executions cost more"
+                                : "PAGEMAP_SCAN needs Linux 6.7 and /proc: executions cost several times more");
+}
+
+static void format_bytes(char *text, size_t size, uint64_t bytes) {
+  snprintf(text, size, "%" PRIu64 " bytes (%.1f MiB)", bytes, (double)bytes / 1048576);
+}
+
+static void print_reading(const char *what, struct nx_reading reading) {
+  char text[64];
+  format_bytes(text, sizeof text, reading.value);
+  if (reading.kind == NX_READING_VALUE)
+    good(what, text);
+  else
+    printf("  --    %-22s %s\n", what, reading.kind == NX_READING_UNLIMITED ? "no limit" : "unknown");
+}
+
+static void print_container(const struct nx_cgroup *cgroup) {
+  char text[320];
+  snprintf(text, sizeof text, "%s %.256s", nx_cgroup_version(cgroup), nx_cgroup_path(cgroup));
+  good("cgroup", text);
+  struct nx_cgroup_memory memory;
+  nx_cgroup_read_memory(cgroup, &memory);
+  if (memory.limit_bytes.kind == NX_READING_UNKNOWN)
+    bad("memory limit", "unknown", "set CONTAINER_MEMORY_LIMIT to the container's limit");
+  else
+    print_reading("memory limit", memory.limit_bytes);
+  print_reading("working set", memory.working_set_bytes);
+  print_reading("machine memory", nx_cgroup_machine_memory_bytes(cgroup));
+  snprintf(text, sizeof text, "%u", nx_cgroup_cores(cgroup, nx_cpu_allowed()));
+  good("cores (by quota)", text);
+  if (memory.pressure_bp.kind == NX_READING_VALUE) {
+    snprintf(text, sizeof text, "%.2f %% of the last 10 s", (double)memory.pressure_bp.value / 100);
+    good("memory pressure (PSI)", text);
+  } else {
+    printf("  --    %-22s not available\n", "memory pressure (PSI)");
+  }
+}
+
+static void print_limits(const struct nx_config *config) {
+  char text[96];
+  struct rlimit files;
+  getrlimit(RLIMIT_NOFILE, &files);
+  snprintf(text, sizeof text, "%" PRIu64 ", MAX_CONNECTIONS %u", (uint64_t)files.rlim_cur, config->max_connections);
+  if (files.rlim_cur < config->max_connections + NX_CONFIG_FILES_KEPT)
+    bad("open files", text, "raise the limit of open files, or lower MAX_CONNECTIONS");
+  else
+    good("open files", text);
+  snprintf(text, sizeof text, "%u of %" PRIu64 " MiB, %" PRIu64 " fit fully grown", config->max_instances,
+           config->memory_limit_bytes >> 20, nx_config_instances_that_fit(config));
+  if (config->max_instances > nx_config_instances_that_fit(config))
+    bad("instances", text, "more than fit: running handlers can be refused memory; lower MAX_INSTANCES or MEMORY_LIMIT_MB");
+  else
+    good("instances", text);
+  if (access(config->cache_dir, W_OK) == 0)
+    good("cache directory", config->cache_dir);
+  else
+    printf("  --    %-22s %s (made at the start, if its parent is writable)\n", "cache directory", config->cache_dir);
+}
+
+int nx_cmd_doctor(int argc, char **argv) {
+  struct nx_config config;
+  struct nx_cgroup *cgroup;
+  struct nx_error err;
+  int status = nx_cli_load(&config, &cgroup, argc, argv);
+  if (status) return status;
+  struct nx_boot_image boot = nx_boot_image_linked();
+  if (nx_sandbox_init(NX_RESET_AUTO, &boot, &err)) {
+    fprintf(stderr, "nexus doctor: %s\n", err.text);
+    return NX_EXIT_FAILURE;
+  }
+  char text[64];
+  printf("nexus %s, guest %s\n", NX_VERSION, nx_sandbox_guest_id());
+  print_kernel();
+  format_bytes(text, sizeof text, nx_sandbox_base_image()->memory_bytes);
+  good("base image", text);
+  print_container(cgroup);
+  print_limits(&config);
+  printf("%u warning%s\n", warnings, warnings == 1 ? "" : "s");
+  nx_sandbox_deinit();
+  nx_cgroup_close(cgroup);
+  return NX_EXIT_OK;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * nexus run FILE …: one execution, the result on stdout as the API would give it. Exit status 0 for success. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <yyjson.h>
+
+#include "base/fs.h"
+#include "base/json_text.h"
+#include "cli/cli.h"
+#include "exec/result.h"
+
+#define CAPABILITIES_MAX 64
+
+struct options {
+  const char *file, *args, *state, *scope;
+  const char *capabilities[CAPABILITIES_MAX];
+  size_t capability_count;
+};
+
+struct run {
+  struct options options;
+  struct nx_config config;
+  struct nx_ledger ledger;
+  struct nx_registry *registry;
+  struct nx_exec *exec;
+  struct nx_capabilities capabilities;
+  struct nx_job job;
+  struct nx_buf source, result;
+  struct nx_error err;
+  int status;
+};
+
+static const char usage[] =
+  "usage: nexus run FILE [--args JSON] [--state JSON] [--scope JSON] [--cap TOKEN]…\n";
+
+static bool parse(struct options *options, int argc, char **argv) {
+  for (int i = 1; i < argc; i++) {
+    if (argv[i][0] != '-' || !argv[i][1]) {
+      if (options->file) return false;
+      options->file = argv[i];
+      continue;
+    }
+    if (i + 1 == argc) return false;
+    const char *name = argv[i], *value = argv[++i];
+    if (!strcmp(name, "--args"))
+      options->args = value;
+    else if (!strcmp(name, "--state"))
+      options->state = value;
+    else if (!strcmp(name, "--scope"))
+      options->scope = value;
+    else if (!strcmp(name, "--cap") && options->capability_count < CAPABILITIES_MAX)
+      options->capabilities[options->capability_count++] = value;
+    else
+      return false;
+  }
+  return options->file != NULL;
+}
+
+static int take_text(struct nx_text *out, const char *json, const char *what, struct nx_error *err) {
+  struct nx_json_fault fault;
+  if (!json) return 0;
+  if (!nx_json_is_valid(json, strlen(json), &fault))
+    return nx_error_set(err, NX_ERR_INVALID, "%s: not valid JSON: %s at byte %zu", what, fault.reason, fault.offset);
+  *out = (struct nx_text){json, (uint32_t)strlen(json)};
+  return 0;
+}
+
+/* The operator's own machine and state: all of it may be read unless capabilities are named. */
+static int take_capabilities(struct run *run) {
+  NX_BUF_AUTO json = {0};
+  nx_buf_char(&json, '[');
+  for (size_t i = 0; i < run->options.capability_count; i++) {
+    if (i) nx_buf_char(&json, ',');
+    nx_buf_json_string(&json, run->options.capabilities[i], strlen(run->options.capabilities[i]));
+  }
+  nx_buf_char(&json, ']');
+  yyjson_doc *doc = yyjson_read(json.data, json.len, 0);
+  int status = doc ? nx_capabilities_parse(&run->capabilities, yyjson_doc_get_root(doc), NULL, &run->err)
+                   : nx_error_set(&run->err, NX_ERR_NO_MEMORY, "no memory");
+  yyjson_doc_free(doc);
+  run->job.execution.rights.request = &run->capabilities;
+  return status;
+}
+
+static int prepare(struct run *run) {
+  struct nx_error *err = &run->err;
+  struct nx_execution *x = &run->job.execution;
+  int status = nx_fs_read_file(run->options.file, run->config.max_body_bytes, &run->source, err);
+  if (!status) status = take_text(&x->args, run->options.args, "--args", err);
+  if (!status) status = take_text(&x->state, run->options.state, "--state", err);
+  if (!status) status = take_text(&x->scope, run->options.scope, "--scope", err);
+  if (!status) status = take_capabilities(run);
+  if (status) return status;
+  nx_ledger_set_budget(&run->ledger, run->config.budget_bytes);
+  struct nx_boot_image boot = nx_boot_image_linked();
+  struct nx_registry_opts registry = {.cache_max_count = 1, .cache_max_bytes = SIZE_MAX};
+  struct nx_exec_options options = {.config = &run->config, .ledger = &run->ledger};
+  status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
+  if (!status) status = nx_registry_create(&run->registry, &registry, err);
+  options.registry = run->registry;
+  if (!status) status = nx_exec_create(&run->exec, &options, err);
+  return status;
+}
+
+/* On a thread of its own, for a stack of the configured size with a guard below it. */
+static void *execute(void *argument) {
+  struct run *run = argument;
+  struct nx_job *job = &run->job;
+  if (nx_sandbox_thread_enter(&run->err)) return NULL;
+  job->source = (struct nx_text){run->source.data ? run->source.data : "", (uint32_t)run->source.len};
+  job->execution.limits = nx_exec_limits(run->exec);
+  nx_execution_name(&job->execution);
+  nx_exec_run_waiting(run->exec, job);
+  nx_sandbox_thread_leave();
+  nx_result_write(job, &run->result);
+  nx_buf_char(&run->result, '\n');
+  run->status = job->execution.outcome == NX_OUTCOME_SUCCESS ? NX_EXIT_OK : NX_EXIT_FAILURE;
+  return NULL;
+}
+
+static void finish(struct run *run) {
+  nx_job_deinit(&run->job);
+  nx_exec_destroy(run->exec);
+  nx_registry_destroy(run->registry);
+  nx_capabilities_deinit(&run->capabilities);
+  nx_buf_deinit(&run->source);
+  nx_buf_deinit(&run->result);
+  nx_sandbox_deinit();
+}
+
+int nx_cmd_run(int argc, char **argv) {
+  struct run run = {.status = NX_EXIT_FAILURE};
+  struct nx_cgroup *cgroup;
+  if (!parse(&run.options, argc, argv)) {
+    fputs(usage, stderr);
+    return NX_EXIT_USAGE;
+  }
+  int status = nx_cli_load(&run.config, &cgroup, 1, argv);
+  if (status) return status;
+  nx_cgroup_close(cgroup);
+  nx_log_init(STDERR_FILENO, NX_LOG_WARN, run.config.log_json);
+  if (prepare(&run)) {
+    fprintf(stderr, "nexus run: %s\n", run.err.text);
+    return NX_EXIT_FAILURE;
+  }
+  pthread_attr_t attributes;
+  pthread_t thread;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, nx_sandbox_native_stack_bytes(run.config.stack_size_bytes));
+  if ((errno = pthread_create(&thread, &attributes, execute, &run))) {
+    perror("nexus run: cannot start a thread");
+  } else {
+    pthread_join(thread, NULL);
+    fwrite(run.result.data, 1, run.result.len, stdout);
+  }
+  pthread_attr_destroy(&attributes);
+  finish(&run);
+  return run.status;
+}

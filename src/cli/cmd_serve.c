@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * nexus serve: builds everything from the bottom up, serves until SIGTERM or SIGINT, takes it down in reverse. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "handler/directory.h"
+#include "http/app.h"
+
+#define HEADER_MAX_BYTES 16384u
+#define HEADER_TIMEOUT_MS 10000u
+#define BODY_TIMEOUT_MS 30000u
+#define IDLE_TIMEOUT_MS 75000u
+#define WRITE_TIMEOUT_MS 30000u
+#define PARKED_THREAD_TIMEOUT_MS 30000u
+#define SOCKET_BUFFER_BYTES 65536u
+/* Threads that only parse, compile files or answer probes. */
+#define SMALL_STACK_BYTES (512u * 1024u)
+/* Compiled handlers that no name refers to: inline code, replaced versions. */
+#define UNNAMED_HANDLERS_MAX 1000u
+
+struct serve {
+  struct nx_config config;
+  struct nx_cgroup *cgroup;
+  struct nx_ledger ledger;
+  struct nx_app app;
+  struct nx_http_server *admin;
+  struct nx_directory *directory;
+  sigset_t signals;
+};
+
+/* ---- Handlers from files: each is a job like any other, but waits for its permit -------------------------------------- */
+
+static int apply_file(void *opaque, const char *name, const char *source, size_t bytes, struct nx_grants *grants,
+                      struct nx_error *err) {
+  struct serve *serve = opaque;
+  struct nx_job job = {
+    .kind = NX_JOB_COMPILE,
+    .source = {source, (uint32_t)bytes},
+    .execution = {.limits = nx_exec_limits(serve->app.exec)},
+  };
+  if (nx_sandbox_thread_enter(err)) return -(int)err->code;
+  nx_exec_run_waiting(serve->app.exec, &job);
+  nx_sandbox_thread_leave();
+  const struct nx_buf *why = &job.execution.error.message;
+  int status = 0;
+  if (job.refusal.code) {
+    *err = job.refusal;
+    status = -(int)err->code;
+  } else if (job.execution.outcome != NX_OUTCOME_SUCCESS) {
+    status = nx_error_set(err, NX_ERR_UNPROCESSABLE, "%s at line %u, column %u: %.*s",
+                          nx_outcome_code(job.execution.outcome), job.execution.error.line,
+                          job.execution.error.column, (int)(why->len > 160 ? 160 : why->len), why->len ? why->data : "");
+  } else {
+    struct nx_registration registration = {
+      .name = name,
+      .handler = job.execution.handler,
+      .origin = NX_ORIGIN_FILE,
+      .set_grants = true,
+      .grants = grants,
+    };
+    status = nx_registry_put(serve->app.registry, &registration, NULL, err);
+  }
+  nx_job_deinit(&job);
+  return status;
+}
+
+static void remove_file(void *opaque, const char *name) {
+  struct serve *serve = opaque;
+  struct nx_condition from_file = {.origin = NX_ORIGIN_FILE};
+  nx_registry_remove(serve->app.registry, name, &from_file, NULL);
+}
+
+static int open_directory(struct serve *serve, struct nx_error *err) {
+  if (!serve->config.handlers_dir) return 0;
+  struct nx_directory_opts opts = {
+    .path = serve->config.handlers_dir,
+    .max_source_bytes = serve->config.max_body_bytes,
+    .stack_bytes = nx_sandbox_native_stack_bytes(serve->config.stack_size_bytes) + SMALL_STACK_BYTES,
+    .opaque = serve,
+    .apply = apply_file,
+    .remove = remove_file,
+  };
+  return nx_directory_create(&serve->directory, &opts, err);
+}
+
+/* ---- Building ------------------------------------------------------------------------------------------------------------ */
+
+static int open_store(struct serve *serve, struct nx_error *err) {
+  const struct nx_config *config = &serve->config;
+  nx_ledger_set_budget(&serve->ledger, config->budget_bytes);
+  struct nx_cache_opts cache = {
+    .dir = config->cache_dir,
+    .max_bytes = config->cache_max_bytes,
+    .base = nx_sandbox_base_image(),
+    .guest_id = nx_sandbox_guest_id(),
+  };
+  serve->app.cache = nx_cache_open(&cache);
+  struct nx_registry_opts registry = {
+    .cache_max_bytes = config->budget_bytes / 16,
+    .cache_max_count = UNNAMED_HANDLERS_MAX,
+  };
+  return nx_registry_create(&serve->app.registry, &registry, err);
+}
+
+static int create_exec(struct serve *serve, struct nx_error *err) {
+  struct nx_exec_options options = {
+    .config = &serve->config,
+    .ledger = &serve->ledger,
+    .registry = serve->app.registry,
+    .cache = serve->app.cache,
+  };
+  return nx_exec_create(&serve->app.exec, &options, err);
+}
+
+static struct nx_http_options http_options(const struct serve *serve) {
+  const struct nx_config *config = &serve->config;
+  return (struct nx_http_options){
+    .host = config->host,
+    .port = config->port,
+    .max_connections = config->max_connections,
+    .max_header_bytes = HEADER_MAX_BYTES,
+    .max_body_bytes = config->max_body_bytes,
+    .header_timeout_ms = HEADER_TIMEOUT_MS,
+    .body_timeout_ms = BODY_TIMEOUT_MS,
+    .idle_timeout_ms = IDLE_TIMEOUT_MS,
+    .write_timeout_ms = WRITE_TIMEOUT_MS,
+    .live_threads = nx_cgroup_cores(serve->cgroup, nx_cpu_allowed()) + 2,
+    .max_threads = config->max_instances + 1,
+    .thread_stack_bytes = nx_sandbox_native_stack_bytes(config->stack_size_bytes),
+    .thread_idle_timeout_ms = PARKED_THREAD_TIMEOUT_MS,
+    .socket_buffer_bytes = SOCKET_BUFFER_BYTES,
+  };
+}
+
+static int create_servers(struct serve *serve, struct nx_error *err) {
+  struct nx_http_options options = http_options(serve);
+  struct nx_http_app app = nx_app_public(&serve->app);
+  int status = nx_http_server_create(&serve->app.server, &options, &app, err);
+  if (status || !serve->config.admin_port) return status;
+  options.port = serve->config.admin_port;
+  options.max_connections = 64;
+  options.live_threads = options.max_threads = 1;
+  options.thread_stack_bytes = SMALL_STACK_BYTES;
+  app = nx_app_admin(&serve->app);
+  return nx_http_server_create(&serve->admin, &options, &app, err);
+}
+
+static void thread_blocked(void *server) { nx_http_server_thread_blocked(server); }
+static void thread_unblocked(void *server) { nx_http_server_thread_unblocked(server); }
+static void wake(void *server) { nx_http_server_wake(server); }
+
+static int start(struct serve *serve, struct nx_error *err) {
+  struct nx_boot_image boot = nx_boot_image_linked();
+  int status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
+  if (!status) status = open_store(serve, err);
+  if (!status) status = create_exec(serve, err);
+  if (!status) status = create_servers(serve, err);
+  if (!status) status = open_directory(serve, err);
+  if (status) return status;
+  struct nx_exec_hooks hooks = {serve->app.server, thread_blocked, thread_unblocked, wake};
+  nx_exec_set_hooks(serve->app.exec, &hooks);
+  serve->app.config = &serve->config;
+  serve->app.ledger = &serve->ledger;
+  serve->app.cgroup = serve->cgroup;
+  serve->app.started_ns = nx_clock_ns();
+  status = nx_http_server_start(serve->app.server, err);
+  if (!status && serve->admin) status = nx_http_server_start(serve->admin, err);
+  return status;
+}
+
+static void log_start(const struct serve *serve) {
+  char port[8], instances[12], limit[24];
+  snprintf(port, sizeof port, "%u", nx_http_server_port(serve->app.server));
+  snprintf(instances, sizeof instances, "%u", serve->config.max_instances);
+  snprintf(limit, sizeof limit, "%llu", (unsigned long long)serve->config.limit_bytes);
+  nx_log(NX_LOG_INFO, "listening", "host", serve->config.host, "port", port, "maxInstances", instances,
+         "memoryLimitBytes", limit, "reset", nx_reset_method_name(nx_sandbox_reset_method()), NULL);
+  if (serve->config.limit_origin == NX_LIMIT_GUESSED)
+    nx_log(NX_LOG_WARN, "the container's memory limit cannot be read: the machine's memory is taken for it",
+           "change", "CONTAINER_MEMORY_LIMIT", NULL);
+  if (serve->config.auth_tokens_file)
+    nx_log(NX_LOG_WARN, "AUTH_TOKENS_FILE has no effect in this version: requests are not authenticated", NULL);
+}
+
+/* ---- Serving and shutting down ----------------------------------------------------------------------------------------- */
+
+static void wait_for_signal(struct serve *serve) {
+  for (;;) {
+    struct timespec second = {.tv_sec = 1};
+    int signal_number = sigtimedwait(&serve->signals, NULL, &second);
+    if (signal_number > 0) break;
+    nx_app_measure(&serve->app);
+  }
+}
+
+static bool idle(struct serve *serve) {
+  struct nx_exec_stats stats;
+  nx_exec_read_stats(serve->app.exec, &stats);
+  return !stats.active && !stats.queue_depth;
+}
+
+static void sleep_ms(unsigned ms) {
+  struct timespec t = {.tv_nsec = (long)ms * 1000000};
+  nanosleep(&t, NULL);
+}
+
+/* First new work is refused while old work ends (sockets stay open: readiness must be seen to be false), then the
+ * listener closes and replies are flushed. A second signal, or the end of the grace, cuts it short. */
+static void drain(struct serve *serve) {
+  nx_log(NX_LOG_INFO, "shutting down", NULL);
+  serve->app.draining = true;
+  uint64_t deadline = nx_clock_ns() + serve->config.shutdown_grace_ms * NX_NS_PER_MS;
+  const struct timespec now = {0};
+  while (!idle(serve) && nx_clock_ns() < deadline && sigtimedwait(&serve->signals, NULL, &now) < 0) sleep_ms(5);
+  nx_http_server_drain(serve->app.server);
+  while (!nx_http_server_drained(serve->app.server) && nx_clock_ns() < deadline &&
+         sigtimedwait(&serve->signals, NULL, &now) < 0)
+    sleep_ms(5);
+  nx_log(NX_LOG_INFO, idle(serve) ? "stopped" : "stopped with executions cut", NULL);
+}
+
+/* Executions that outlive the grace are inside a guest on a worker thread: there is nothing left to wait for, and the
+ * end of the process takes them. */
+static void stop(struct serve *serve) {
+  nx_directory_destroy(serve->directory);
+  if (!idle(serve)) _exit(NX_EXIT_OK);
+  if (serve->admin) nx_http_server_destroy(serve->admin);
+  nx_http_server_destroy(serve->app.server);
+  nx_exec_destroy(serve->app.exec);
+  nx_registry_destroy(serve->app.registry);
+  nx_cache_close(serve->app.cache);
+  nx_sandbox_deinit();
+  nx_cgroup_close(serve->cgroup);
+}
+
+int nx_cmd_serve(int argc, char **argv) {
+  static struct serve serve;
+  struct nx_error err;
+  int status = nx_cli_load(&serve.config, &serve.cgroup, argc, argv);
+  if (status) return status;
+  nx_log_init(STDOUT_FILENO, serve.config.log_level, serve.config.log_json);
+  sigemptyset(&serve.signals);
+  sigaddset(&serve.signals, SIGTERM);
+  sigaddset(&serve.signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &serve.signals, NULL); /* before any thread: all inherit it */
+  signal(SIGPIPE, SIG_IGN);
+  if (start(&serve, &err)) {
+    fprintf(stderr, "nexus: %s\n", err.text);
+    return err.code == NX_ERR_CONFIG ? NX_EXIT_USAGE : NX_EXIT_FAILURE;
+  }
+  log_start(&serve);
+  wait_for_signal(&serve);
+  drain(&serve);
+  stop(&serve);
+  return NX_EXIT_OK;
+}

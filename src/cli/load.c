@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+struct nx_machine nx_cli_machine(const struct nx_cgroup *cgroup) {
+  struct nx_cgroup_memory memory;
+  struct rlimit files = {.rlim_cur = 1024};
+  nx_cgroup_read_memory(cgroup, &memory);
+  getrlimit(RLIMIT_NOFILE, &files);
+  return (struct nx_machine){
+    .memory_limit_bytes = memory.limit_bytes,
+    .memory_bytes = nx_cgroup_machine_memory_bytes(cgroup),
+    .cores = nx_cgroup_cores(cgroup, nx_cpu_allowed()),
+    .max_files = files.rlim_cur,
+  };
+}
+
+/* As many descriptors as the system lets us have: connections are bounded by memory, not by a shell's default. */
+static void raise_file_limit(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files)) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
+int nx_cli_load(struct nx_config *config, struct nx_cgroup **cgroup, int argc, char **argv) {
+  NX_BUF_AUTO problems = {0};
+  struct nx_error err;
+  if (nx_config_load(config, environ, argc - 1, argv + 1, &problems, &err)) {
+    fprintf(stderr, "%.*s", (int)problems.len, problems.len ? problems.data : "");
+    if (!problems.len) fprintf(stderr, "nexus: %s\n", err.text);
+    return NX_EXIT_USAGE;
+  }
+  raise_file_limit();
+  if (nx_cgroup_open(cgroup, "/", &err)) {
+    fprintf(stderr, "nexus: %s\n", err.text);
+    return NX_EXIT_FAILURE;
+  }
+  struct nx_machine machine = nx_cli_machine(*cgroup);
+  if (nx_config_resolve(config, &machine, &err)) {
+    fprintf(stderr, "nexus: %s\n", err.text);
+    nx_cgroup_close(*cgroup);
+    return NX_EXIT_USAGE;
+  }
+  return NX_EXIT_OK;
+}

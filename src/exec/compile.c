@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "exec/compile.h"
+
+#include "base/clock.h"
+#include "metrics/metrics.h"
+
+static void take(struct nx_job *job, struct nx_handler *handler) {
+  job->execution.handler = handler;
+  job->_owns_handler = true;
+}
+
+static void fail(struct nx_job *job, const struct nx_error *err) {
+  job->refusal = *err;
+  nx_execution_fail(&job->execution, NX_OUTCOME_INTERNAL_ERROR, "%s", err->text);
+}
+
+/* Compiling is an execution of its own, without rights; its outcome is the job's when it fails. */
+static struct nx_image *make_image(struct nx_pool *pool, struct nx_job *job) {
+  struct nx_image *image = NULL;
+  struct nx_error err;
+  struct nx_lease lease;
+  if (nx_pool_acquire(pool, nx_sandbox_base_image(), &lease, &err)) {
+    fail(job, &err);
+    return NULL;
+  }
+  struct nx_execution *x = &job->execution;
+  nx_execution_compile(x, lease.instance, job->source, &image);
+  nx_pool_release(pool, &lease);
+  job->compile_us = x->duration_ns / 1000;
+  x->host_calls = 0;
+  return image;
+}
+
+bool nx__compile(struct nx_pool *pool, struct nx_registry *registry, struct nx_cache *cache, struct nx_job *job) {
+  uint8_t hash[NX_HASH_BYTES];
+  nx_handler_hash_source(hash, job->source.data, job->source.bytes);
+  struct nx_handler *handler = nx_registry_find(registry, hash);
+  if (handler) {
+    job->cache_hit = true;
+    job->execution.outcome = NX_OUTCOME_SUCCESS;
+    take(job, handler);
+    return true;
+  }
+  struct nx_image *image = cache ? nx_cache_load(cache, hash) : NULL;
+  job->cache_hit = image != NULL;
+  bool fresh = !image;
+  if (!image) image = make_image(pool, job);
+  if (!image) return false;
+  struct nx_error err;
+  int status = nx_handler_create(&handler, job->source.data, job->source.bytes, image, job->compile_us, &err);
+  if (!status && fresh && cache) nx_cache_store(cache, hash, image);
+  nx_image_release(image);
+  if (status) {
+    fail(job, &err);
+    return false;
+  }
+  take(job, nx_registry_keep(registry, handler));
+  job->execution.outcome = NX_OUTCOME_SUCCESS;
+  return true;
+}

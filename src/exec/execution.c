@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "exec/execution.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "base/clock.h"
+#include "exec/host_calls.h"
+#include "sandbox/random.h"
+
+static const struct {
+  const char *code;
+  enum nx_metrics_status status;
+  int http_status;
+} outcomes[] = {
+#define X(symbol, code, status, http_status) [NX_OUTCOME_##symbol] = {code, NX_METRICS_STATUS_##status, http_status},
+  NX_OUTCOME_LIST(X)
+#undef X
+};
+
+const char *nx_outcome_code(enum nx_outcome outcome) { return outcomes[outcome].code; }
+enum nx_metrics_status nx_outcome_status(enum nx_outcome outcome) { return outcomes[outcome].status; }
+int nx_outcome_http_status(enum nx_outcome outcome) { return outcomes[outcome].http_status; }
+
+void nx_execution_deinit(struct nx_execution *x) {
+  nx_buf_deinit(&x->value);
+  nx_buf_deinit(&x->mutations);
+  nx_buf_deinit(&x->events);
+  nx_buf_deinit(&x->view);
+  nx_buf_deinit(&x->logs);
+  nx_buf_deinit(&x->error.message);
+  nx_buf_deinit(&x->error.stack);
+}
+
+void nx_execution_name(struct nx_execution *x) {
+  uint8_t bytes[NX_EXECUTION_ID_BYTES / 2];
+  nx_random_bytes(bytes, sizeof bytes);
+  sodium_bin2hex(x->id, sizeof x->id, bytes, sizeof bytes);
+}
+
+void nx_execution_fail(struct nx_execution *x, enum nx_outcome outcome, const char *format, ...) {
+  char text[256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  x->outcome = outcome;
+  x->has_value = false;
+  nx_buf_reset(&x->error.message, 0);
+  nx_buf_reset(&x->error.stack, 0);
+  nx_buf_str(&x->error.message, text);
+  x->error.line = x->error.column = 0;
+}
+
+/* ---- How it ended ------------------------------------------------------------------------------------------------- */
+
+static void fail_for_memory(struct nx_execution *x, const struct nx_guest_result *result) {
+  if (result->memory_refused)
+    nx_execution_fail(x, NX_OUTCOME_MEMORY_LIMIT, "the handler needs more than its %u MiB of memory",
+                      x->limits.memory_bytes >> 20);
+  else
+    nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT,
+                      "the container has no more memory to give to this execution (layer: container)");
+}
+
+/* A refused grant decides, not the exception: a handler can fake one, and the engine may lose it. */
+static bool ran_out_of_memory(const struct nx_guest_result *result) {
+  return result->memory_refused || result->budget_refused;
+}
+
+static void judge_settled(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
+  if (!reported)
+    nx_execution_fail(x, NX_OUTCOME_INTERNAL_ERROR, "the guest ended without a result");
+  else if (x->outcome == NX_OUTCOME_EXECUTION_ERROR && ran_out_of_memory(result))
+    fail_for_memory(x, result);
+}
+
+static void judge_returned(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
+  switch (result->status) {
+  case NX_STATUS_DONE:
+    judge_settled(x, result, reported);
+    break;
+  case NX_STATUS_NEVER_SETTLES:
+    nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "the handler's promise never settles: nothing is left to run");
+    break;
+  case NX_STATUS_WAITING:
+    nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR,
+                      "the handler waits for an extension call or a timer, and this version of nexus cannot suspend it");
+    break;
+  case NX_STATUS_NO_MEMORY:
+    fail_for_memory(x, result);
+    break;
+  default:
+    nx_execution_fail(x, NX_OUTCOME_INTERNAL_ERROR, "the guest ended in an unknown way");
+  }
+}
+
+static void judge(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
+  x->duration_ns = result->duration_ns;
+  x->memory_peak_bytes = result->memory_peak_bytes;
+  x->was_slow = result->was_slow;
+  switch (result->end) {
+  case NX_GUEST_RETURNED:
+    judge_returned(x, result, reported);
+    break;
+  case NX_GUEST_TRAPPED:
+    if (ran_out_of_memory(result))
+      fail_for_memory(x, result);
+    else
+      nx_execution_fail(x, NX_OUTCOME_INTERNAL_ERROR, "the sandbox trapped: %s", result->trap);
+    break;
+  case NX_GUEST_STACK:
+    nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT, "stack exhausted: the handler recurses or nests too deep");
+    break;
+  case NX_GUEST_DEADLINE:
+    nx_execution_fail(x, NX_OUTCOME_TIMEOUT, "the handler ran longer than its %llu ms",
+                      (unsigned long long)(x->limits.timeout_ns / NX_NS_PER_MS));
+    break;
+  case NX_GUEST_STOPPED:
+    break; /* the host call that stopped it said why */
+  }
+}
+
+/* ---- Running -------------------------------------------------------------------------------------------------------- */
+
+static struct nx_guest_call guest_call(struct nx_execution *x) {
+  return (struct nx_guest_call){
+    .deadline_ns = nx_clock_ns() + x->limits.timeout_ns,
+    .memory_limit_bytes = x->limits.memory_bytes,
+    .stack_limit_bytes = nx_sandbox_usable_stack_bytes(x->limits.stack_bytes),
+    .opaque = x,
+    .host_call = nx__host_call,
+    .grant = x->grant,
+    .budget = x->budget,
+  };
+}
+
+void nx_execution_run(struct nx_execution *x, struct nx_instance *instance) {
+  struct nx_guest_call call = guest_call(x);
+  x->outcome = NX_OUTCOME_COUNT; /* until the guest reports */
+  struct nx_guest_result result = nx_instance_invoke(instance, &call, x->args, x->state, x->scope);
+  judge(x, &result, x->outcome != NX_OUTCOME_COUNT);
+}
+
+/* The top level has no rights, no state and no effects: it only makes an image. */
+static int32_t compile_host_call(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b,
+                                 uint32_t b_bytes) {
+  if (op == NX_OP_THROW) return nx__host_call(opaque, op, a, a_bytes, b, b_bytes);
+  struct nx_execution *x = opaque;
+  if (++x->host_calls > x->limits.host_calls) {
+    nx_execution_fail(x, NX_OUTCOME_COMPILATION_ERROR, "the top level makes too many host calls");
+    nx_guest_stop();
+  }
+  return op == NX_OP_LOG ? NX_REPLY_OK : NX_REPLY_UNAVAILABLE;
+}
+
+static void judge_compile(struct nx_execution *x, const struct nx_guest_result *result) {
+  x->duration_ns = result->duration_ns;
+  x->was_slow = result->was_slow;
+  if (result->end == NX_GUEST_RETURNED && result->status == NX_STATUS_DONE) {
+    x->outcome = NX_OUTCOME_SUCCESS;
+    return;
+  }
+  enum nx_outcome outcome = NX_OUTCOME_COMPILATION_ERROR;
+  if (result->end == NX_GUEST_DEADLINE)
+    nx_execution_fail(x, outcome, "the top level ran longer than %llu ms",
+                      (unsigned long long)(x->limits.timeout_ns / NX_NS_PER_MS));
+  else if (ran_out_of_memory(result))
+    nx_execution_fail(x, outcome, "compiling and running the top level needs more than %u MiB of memory",
+                      x->limits.memory_bytes >> 20);
+  else if (result->end == NX_GUEST_STACK)
+    nx_execution_fail(x, outcome, "stack exhausted: the source nests too deep, or its top level recurses");
+  else if (result->end == NX_GUEST_TRAPPED)
+    nx_execution_fail(x, outcome, "the sandbox trapped: %s", result->trap);
+  else if (result->status == NX_STATUS_NO_DEFAULT)
+    nx_execution_fail(x, NX_OUTCOME_INVALID_HANDLER, "a module must export a function as its default: "
+                      "export default function (args, ctx) { … }");
+  else if (result->status == NX_STATUS_NEVER_SETTLES)
+    nx_execution_fail(x, outcome, "the top level awaits something that never settles");
+  else if (x->outcome != NX_OUTCOME_COMPILATION_ERROR && x->outcome != NX_OUTCOME_EXECUTION_ERROR)
+    nx_execution_fail(x, outcome, "the source does not compile");
+  else
+    x->outcome = outcome; /* the guest described it, or a host call did */
+}
+
+void nx_execution_compile(struct nx_execution *x, struct nx_instance *instance, struct nx_text source,
+                          struct nx_image **image) {
+  struct nx_guest_call call = guest_call(x);
+  call.frozen = true;
+  call.host_call = compile_host_call;
+  x->outcome = NX_OUTCOME_COUNT;
+  struct nx_guest_result result = nx_instance_compile(instance, &call, source);
+  judge_compile(x, &result);
+  struct nx_error err;
+  if (x->outcome == NX_OUTCOME_SUCCESS && nx_instance_capture(instance, image, &err))
+    nx_execution_fail(x, NX_OUTCOME_INTERNAL_ERROR, "%s", err.text);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One execution: what it may do, what it did, how it ended. Knows the guest's calls and the result, not queues.
+ *
+ * Ownership: the caller owns the struct, zero-initialises it, fills the first part (borrowed until the run returns)
+ *            and frees what the run made with nx_execution_deinit.
+ * Threads:   one at a time; the running thread must have called nx_sandbox_thread_enter.
+ * Limits:    all in struct nx_execution_limits; passing one ends the execution with RESOURCE_LIMIT at once. */
+#ifndef NX_EXEC_EXECUTION_H
+#define NX_EXEC_EXECUTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "exec/outcome.h"
+#include "handler/capability.h"
+#include "handler/handler.h"
+#include "sandbox/sandbox.h"
+
+#define NX_EXECUTION_ID_BYTES 32 /* 128 random bits in hexadecimal */
+
+struct nx_execution_limits {
+  uint64_t timeout_ns;
+  uint32_t memory_bytes;
+  uint32_t stack_bytes;
+  uint32_t host_calls, state_mutations, events;
+  uint32_t output_bytes; /* return value, effects and logs together */
+};
+
+/* What was thrown, or why the host ended it. Texts are the guest's: only ever shown as JSON strings. */
+struct nx_execution_error {
+  struct nx_buf message, stack;
+  uint32_t line, column; /* 0: unknown */
+};
+
+struct nx_execution {
+  /* In. */
+  struct nx_handler *handler; /* NULL while its source is being compiled: only the error part is then used */
+  struct nx_rights rights;
+  struct nx_text args, state, scope; /* valid JSON; state holds only what may be read */
+  struct nx_execution_limits limits;
+  void *budget; /* for `grant` */
+  bool (*grant)(void *budget, size_t bytes);
+  char id[NX_EXECUTION_ID_BYTES + 1]; /* for log lines; may be empty */
+
+  /* Out. */
+  enum nx_outcome outcome;
+  bool has_value;
+  struct nx_buf value;                              /* JSON */
+  struct nx_buf mutations, events, view, logs;      /* JSON objects with commas between */
+  uint32_t mutation_count, event_count, host_calls, open_calls;
+  struct nx_execution_error error;
+  uint64_t duration_ns;
+  uint32_t memory_peak_bytes; /* size of linear memory when it ended */
+  bool was_slow;              /* a watchdog reported it meanwhile */
+
+  /* Private. */
+  bool _denied; /* the host refused something for lack of a capability */
+};
+
+void nx_execution_deinit(struct nx_execution *execution);
+/* A fresh random id. */
+void nx_execution_name(struct nx_execution *execution);
+
+/* Runs execution->handler, which `instance` shows. The instance must be reset afterwards. */
+void nx_execution_run(struct nx_execution *execution, struct nx_instance *instance);
+
+/* Compiles `source` in an instance that shows the base image. On success outcome is SUCCESS and *image is the
+ * handler's, owned by the caller; else the error part is filled. The instance must be reset afterwards. */
+void nx_execution_compile(struct nx_execution *execution, struct nx_instance *instance, struct nx_text source,
+                          struct nx_image **image);
+
+/* Ends it as the host's decision. `format` is for people. */
+void nx_execution_fail(struct nx_execution *execution, enum nx_outcome outcome, const char *format, ...)
+  __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "exec/host_calls.h"
+
+#include <string.h>
+
+#include <yyjson.h>
+
+#include "base/json_text.h"
+#include "base/log.h"
+#include "exec/execution.h"
+
+/* $log lines also go to the process log, as far as its rate allows. */
+#define LOG_LINE_BYTES 1024u
+#define ERROR_MESSAGE_BYTES 8192u
+#define ERROR_STACK_BYTES 16384u
+
+struct text {
+  const char *data;
+  uint32_t bytes;
+};
+
+/* ---- Limits: passing one leaves the guest and does not come back ------------------------------------------------- */
+
+static _Noreturn void stop(struct nx_execution *x, const char *what, uint32_t limit) {
+  nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT, "%s: the limit is %u", what, limit);
+  nx_guest_stop();
+}
+
+/* Checked before anything is copied, so that what does not fit is never in the host's memory. */
+static void claim_output(struct nx_execution *x, uint64_t more) {
+  uint64_t used = x->value.len + x->mutations.len + x->events.len + x->view.len + x->logs.len;
+  if (used + more > x->limits.output_bytes)
+    stop(x, "too many bytes of result, effects and logs", x->limits.output_bytes);
+}
+
+static void check_memory(struct nx_execution *x, const struct nx_buf *buf) {
+  if (!buf->failed) return;
+  nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT, "the host has no memory for the result");
+  nx_guest_stop();
+}
+
+/* ---- Effects: {"operation":"set","key":…,"value":…} and the like --------------------------------------------------- */
+
+static void next_item(struct nx_buf *list) {
+  if (list->len) nx_buf_char(list, ',');
+}
+
+static void add_string_member(struct nx_buf *list, const char *name, struct text value) {
+  nx_buf_printf(list, "\"%s\":", name);
+  nx_buf_json_string(list, value.data, value.bytes);
+}
+
+/* `json` is the guest's text: it goes into our own JSON only when it is one whole value. */
+static bool is_json(struct text json) { return nx_json_is_valid(json.data, json.bytes, NULL); }
+
+static bool is_utf8_key(struct text key) {
+  for (uint32_t i = 0; i < key.bytes;) {
+    size_t sequence = nx_utf8_sequence(key.data + i, key.bytes - i);
+    if (!sequence) return false;
+    i += (uint32_t)sequence;
+  }
+  return true;
+}
+
+static bool allowed(struct nx_execution *x, enum nx_capability_kind kind, struct text name) {
+  if (nx_rights_allow(&x->rights, kind, name.data, name.bytes)) return true;
+  x->_denied = true;
+  return false;
+}
+
+static int32_t change_state(struct nx_execution *x, const char *operation, struct text key, const struct text *value) {
+  if (!is_utf8_key(key) || (value && !is_json(*value))) return NX_REPLY_BAD_CALL;
+  if (!allowed(x, NX_CAP_STATE_WRITE, key)) return NX_REPLY_DENIED;
+  if (++x->mutation_count > x->limits.state_mutations) stop(x, "too many state mutations", x->limits.state_mutations);
+  claim_output(x, (uint64_t)key.bytes + (value ? value->bytes : 0) + 48);
+  next_item(&x->mutations);
+  nx_buf_printf(&x->mutations, "{\"operation\":\"%s\",", operation);
+  add_string_member(&x->mutations, "key", key);
+  if (value) {
+    nx_buf_lit(&x->mutations, ",\"value\":");
+    nx_buf_add(&x->mutations, value->data, value->bytes);
+  }
+  nx_buf_char(&x->mutations, '}');
+  check_memory(x, &x->mutations);
+  return NX_REPLY_OK;
+}
+
+static int32_t may_read(struct nx_execution *x, struct text key) {
+  return allowed(x, NX_CAP_STATE_READ, key) ? NX_REPLY_OK : NX_REPLY_DENIED;
+}
+
+static int32_t emit(struct nx_execution *x, struct text name, struct text payload) {
+  if (!is_utf8_key(name) || (payload.bytes && !is_json(payload))) return NX_REPLY_BAD_CALL;
+  if (!allowed(x, NX_CAP_EVENTS_EMIT, name)) return NX_REPLY_DENIED;
+  if (++x->event_count > x->limits.events) stop(x, "too many events", x->limits.events);
+  claim_output(x, (uint64_t)name.bytes + payload.bytes + 32);
+  next_item(&x->events);
+  nx_buf_char(&x->events, '{');
+  add_string_member(&x->events, "name", name);
+  if (payload.bytes) {
+    nx_buf_lit(&x->events, ",\"payload\":");
+    nx_buf_add(&x->events, payload.data, payload.bytes);
+  }
+  nx_buf_char(&x->events, '}');
+  check_memory(x, &x->events);
+  return NX_REPLY_OK;
+}
+
+/* Splits "first NUL second". */
+static bool split(struct text both, struct text *first, struct text *second) {
+  const char *nul = memchr(both.data, 0, both.bytes);
+  if (!nul) return false;
+  *first = (struct text){both.data, (uint32_t)(nul - both.data)};
+  *second = (struct text){nul + 1, both.bytes - first->bytes - 1};
+  return true;
+}
+
+static int32_t command_view(struct nx_execution *x, struct text what, struct text args) {
+  struct text type, component;
+  if (!split(what, &type, &component) || !is_json(args)) return NX_REPLY_BAD_CALL;
+  if (!allowed(x, NX_CAP_VIEW_UPDATE, component)) return NX_REPLY_DENIED;
+  claim_output(x, (uint64_t)what.bytes + args.bytes + 48);
+  next_item(&x->view);
+  nx_buf_char(&x->view, '{');
+  add_string_member(&x->view, "type", type);
+  nx_buf_char(&x->view, ',');
+  add_string_member(&x->view, "componentId", component);
+  nx_buf_lit(&x->view, ",\"args\":");
+  nx_buf_add(&x->view, args.data, args.bytes);
+  nx_buf_char(&x->view, '}');
+  check_memory(x, &x->view);
+  return NX_REPLY_OK;
+}
+
+static int32_t call_extension(struct nx_execution *x, struct text what, struct text args) {
+  struct text extension, method;
+  if (!split(what, &extension, &method) || !is_json(args)) return NX_REPLY_BAD_CALL;
+  if (!allowed(x, NX_CAP_EXT, extension)) return NX_REPLY_DENIED;
+  if (!nx_rights_allow_method(&x->rights, extension.data, extension.bytes, method.data, method.bytes))
+    return NX_REPLY_UNAVAILABLE;
+  return (int32_t)++x->open_calls;
+}
+
+/* ---- Logs ------------------------------------------------------------------------------------------------------------ */
+
+static const char *known_level(struct text level) {
+  static const char *const levels[] = {"debug", "info", "warn", "error"};
+  for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+    if (strlen(levels[i]) == level.bytes && !memcmp(levels[i], level.data, level.bytes)) return levels[i];
+  return "info";
+}
+
+static void log_to_process(const struct nx_execution *x, const char *level, struct text message) {
+  if (!nx_log_enabled(NX_LOG_INFO) || !nx_log_take()) return;
+  char line[LOG_LINE_BYTES + 1];
+  size_t bytes = message.bytes < LOG_LINE_BYTES ? message.bytes : LOG_LINE_BYTES;
+  memcpy(line, message.data, bytes);
+  line[bytes] = 0;
+  nx_log(NX_LOG_INFO, "handler log", "executionId", x->id, "handlerLevel", level, "text", line, NULL);
+}
+
+static int32_t log_line(struct nx_execution *x, struct text level_text, struct text message) {
+  const char *level = known_level(level_text);
+  claim_output(x, (uint64_t)message.bytes + 48);
+  next_item(&x->logs);
+  nx_buf_printf(&x->logs, "{\"level\":\"%s\",", level);
+  add_string_member(&x->logs, "message", message);
+  nx_buf_char(&x->logs, '}');
+  check_memory(x, &x->logs);
+  log_to_process(x, level, message);
+  return NX_REPLY_OK;
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------------------ */
+
+static int32_t take_value(struct nx_execution *x, struct text json) {
+  nx_buf_reset(&x->value, x->limits.output_bytes);
+  if (json.bytes && !is_json(json)) {
+    struct nx_json_fault fault;
+    nx_json_is_valid(json.data, json.bytes, &fault);
+    nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT, "the return value cannot be passed on: %s", fault.reason);
+    nx_guest_stop();
+  }
+  claim_output(x, json.bytes);
+  nx_buf_add(&x->value, json.data, json.bytes);
+  check_memory(x, &x->value);
+  x->has_value = json.bytes > 0;
+  x->outcome = NX_OUTCOME_SUCCESS;
+  return NX_REPLY_OK;
+}
+
+static void copy_member(yyjson_val *object, const char *name, struct nx_buf *out, size_t most) {
+  yyjson_val *value = yyjson_obj_get(object, name);
+  if (!yyjson_is_str(value)) return;
+  size_t bytes = yyjson_get_len(value);
+  nx_buf_add(out, yyjson_get_str(value), bytes < most ? bytes : most);
+}
+
+static uint32_t position_member(yyjson_val *object, const char *name) {
+  yyjson_val *value = yyjson_obj_get(object, name);
+  return yyjson_is_uint(value) && yyjson_get_uint(value) <= UINT32_MAX ? (uint32_t)yyjson_get_uint(value) : 0;
+}
+
+/* {name, message, stack, line, column}. Which outcome it is depends on facts of the host's, not on the name alone:
+ * a handler may throw whatever it likes. */
+static int32_t take_error(struct nx_execution *x, struct text json) {
+  claim_output(x, json.bytes);
+  yyjson_doc *doc = yyjson_read(json.data, json.bytes, 0);
+  yyjson_val *object = yyjson_doc_get_root(doc);
+  nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "%s", "");
+  copy_member(object, "message", &x->error.message, ERROR_MESSAGE_BYTES);
+  copy_member(object, "stack", &x->error.stack, ERROR_STACK_BYTES);
+  x->error.line = position_member(object, "line");
+  x->error.column = position_member(object, "column");
+  if (x->_denied && yyjson_equals_str(yyjson_obj_get(object, "name"), "PermissionError"))
+    x->outcome = NX_OUTCOME_PERMISSION_DENIED;
+  yyjson_doc_free(doc);
+  return NX_REPLY_OK;
+}
+
+int32_t nx__host_call(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b, uint32_t b_bytes) {
+  struct nx_execution *x = opaque;
+  struct text first = {a, a_bytes}, second = {b, b_bytes};
+  if (op == NX_OP_RETURN) return take_value(x, first);
+  if (op == NX_OP_THROW) return take_error(x, first);
+  if (++x->host_calls > x->limits.host_calls) stop(x, "too many host calls", x->limits.host_calls);
+  switch (op) {
+  case NX_OP_LOG: return log_line(x, first, second);
+  case NX_OP_STATE_SET: return change_state(x, "set", first, &second);
+  case NX_OP_STATE_DELETE: return change_state(x, "delete", first, NULL);
+  case NX_OP_STATE_READ: return may_read(x, first);
+  case NX_OP_EMIT: return emit(x, first, second);
+  case NX_OP_VIEW: return command_view(x, first, second);
+  case NX_OP_EXT_CALL: return call_extension(x, first, second);
+  default: return NX_REPLY_BAD_CALL;
+  }
+}

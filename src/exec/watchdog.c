@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "exec/watchdog.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define TICK_NS NX_NS_PER_MS
+/* Ticks without work before it goes to sleep: waking it is a system call for whoever comes next. */
+#define IDLE_TICKS 50u
+#define STACK_BYTES (256u * 1024u)
+
+enum { AWAKE = 0, ASLEEP = 1 };
+
+struct nx_watchdog {
+  pthread_t thread;
+  struct nx_watchdog_work work;
+  _Atomic uint32_t state; /* futex word */
+  _Atomic bool stop;
+};
+
+static void sleep_ns(uint64_t ns) {
+  struct timespec t = {.tv_sec = (time_t)(ns / NX_NS_PER_S), .tv_nsec = (long)(ns % NX_NS_PER_S)};
+  clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+}
+
+/* The order is: say that we sleep, look once more, sleep. Whoever begins work does it first and then reads the word,
+ * so one of the two sees the other. */
+static void sleep_until_kicked(struct nx_watchdog *watchdog) {
+  atomic_store(&watchdog->state, ASLEEP);
+  if (!watchdog->work.tick(watchdog->work.self, nx_clock_ns()) && !atomic_load(&watchdog->stop)) {
+    struct timespec second = {.tv_sec = 1};
+    syscall(SYS_futex, &watchdog->state, FUTEX_WAIT_PRIVATE, ASLEEP, &second, NULL, 0);
+  }
+  atomic_store(&watchdog->state, AWAKE);
+}
+
+static void *run(void *argument) {
+  struct nx_watchdog *watchdog = argument;
+  uint64_t next_housekeeping = 0;
+  unsigned idle = 0;
+  while (!atomic_load(&watchdog->stop)) {
+    uint64_t now = nx_clock_ns();
+    idle = watchdog->work.tick(watchdog->work.self, now) ? 0 : idle + 1;
+    if (now >= next_housekeeping) {
+      watchdog->work.housekeeping(watchdog->work.self, now);
+      next_housekeeping = now + NX_NS_PER_S;
+    }
+    if (idle < IDLE_TICKS)
+      sleep_ns(TICK_NS);
+    else
+      sleep_until_kicked(watchdog);
+  }
+  return NULL;
+}
+
+int nx_watchdog_create(struct nx_watchdog **out, const struct nx_watchdog_work *work, struct nx_error *err) {
+  struct nx_watchdog *watchdog = calloc(1, sizeof *watchdog);
+  if (!watchdog) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the watchdog");
+  watchdog->work = *work;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, STACK_BYTES);
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  int status = pthread_create(&watchdog->thread, &attributes, run, watchdog);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  pthread_attr_destroy(&attributes);
+  if (status) {
+    free(watchdog);
+    errno = status;
+    return nx_error_sys(err, "cannot start the watchdog");
+  }
+  pthread_setname_np(watchdog->thread, "watchdog");
+  *out = watchdog;
+  return 0;
+}
+
+void nx_watchdog_kick(struct nx_watchdog *watchdog) {
+  if (atomic_load(&watchdog->state) == AWAKE) return;
+  atomic_store(&watchdog->state, AWAKE);
+  syscall(SYS_futex, &watchdog->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void nx_watchdog_destroy(struct nx_watchdog *watchdog) {
+  if (!watchdog) return;
+  atomic_store(&watchdog->stop, true);
+  nx_watchdog_kick(watchdog);
+  pthread_join(watchdog->thread, NULL);
+  free(watchdog);
+}

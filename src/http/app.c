@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "http/app.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "http/problem.h"
+
+/* ---- Routing ---------------------------------------------------------------------------------------------------- */
+
+typedef enum nx_http_next route_fn(struct nx_request *request);
+
+/* {name} matches one path segment. GET routes answer HEAD too. */
+static const struct route {
+  const char *path;
+  enum nx_http_method method;
+  enum nx_metrics_route id;
+  route_fn *run;
+  bool admin; /* also on the admin listener */
+} routes[] = {
+  {"/run/{name}", NX_HTTP_POST, NX_METRICS_ROUTE_RUN, nx__route_run, false},
+  {"/v1/execute", NX_HTTP_POST, NX_METRICS_ROUTE_EXECUTE, nx__route_execute, false},
+  {"/v1/handlers", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLERS, nx__route_list_handlers, false},
+  {"/v1/handlers/{name}", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLER, nx__route_get_handler, false},
+  {"/v1/handlers/{name}", NX_HTTP_PUT, NX_METRICS_ROUTE_HANDLER, nx__route_put_handler, false},
+  {"/v1/handlers/{name}", NX_HTTP_DELETE, NX_METRICS_ROUTE_HANDLER, nx__route_delete_handler, false},
+  {"/v1/handlers/{name}/grants", NX_HTTP_GET, NX_METRICS_ROUTE_GRANTS, nx__route_get_grants, false},
+  {"/v1/handlers/{name}/grants", NX_HTTP_PUT, NX_METRICS_ROUTE_GRANTS, nx__route_put_grants, false},
+  {"/health", NX_HTTP_GET, NX_METRICS_ROUTE_HEALTH, nx__route_health, true},
+  {"/livez", NX_HTTP_GET, NX_METRICS_ROUTE_LIVEZ, nx__route_livez, true},
+  {"/readyz", NX_HTTP_GET, NX_METRICS_ROUTE_READYZ, nx__route_readyz, true},
+  {"/metrics", NX_HTTP_GET, NX_METRICS_ROUTE_METRICS, nx__route_metrics, true},
+};
+#define ROUTE_COUNT (sizeof routes / sizeof *routes)
+
+/* Does `path` fit the pattern? `name` becomes the segment that {name} stands for. */
+static bool fits(const char *pattern, struct nx_str path, struct nx_str *name) {
+  const char *at = path.data, *end = path.data + path.len;
+  for (; *pattern; pattern++) {
+    if (*pattern != '{') {
+      if (at == end || *at++ != *pattern) return false;
+      continue;
+    }
+    const char *slash = memchr(at, '/', (size_t)(end - at));
+    *name = (struct nx_str){at, (size_t)((slash ? slash : end) - at)};
+    at += name->len;
+    pattern = strchr(pattern, '}');
+  }
+  return at == end;
+}
+
+static int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+/* Percent-decoding into a handler's name; false when it is not a valid one. */
+static bool decode_name(struct nx_str segment, char name[NX_HANDLER_NAME_MAX + 1]) {
+  size_t n = 0;
+  for (size_t i = 0; i < segment.len; i++) {
+    int byte = (unsigned char)segment.data[i];
+    if (byte == '%') {
+      if (segment.len - i < 3) return false;
+      int high = hex_digit(segment.data[i + 1]), low = hex_digit(segment.data[i + 2]);
+      if (high < 0 || low < 0) return false;
+      byte = high << 4 | low;
+      i += 2;
+    }
+    if (n == NX_HANDLER_NAME_MAX) return false;
+    name[n++] = (char)byte;
+  }
+  name[n] = 0;
+  return nx_handler_name_valid(name, n);
+}
+
+static bool method_fits(enum nx_http_method route, enum nx_http_method sent) {
+  return route == sent || (route == NX_HTTP_GET && sent == NX_HTTP_HEAD);
+}
+
+static void refuse_method(struct nx_http_exchange *exchange, const struct route *same_path) {
+  static const char *const names[] = {[NX_HTTP_GET] = "GET, HEAD", [NX_HTTP_POST] = "POST", [NX_HTTP_PUT] = "PUT",
+                                      [NX_HTTP_DELETE] = "DELETE"};
+  nx_problem_write(&exchange->response, 405, "METHOD_NOT_ALLOWED", "this path does not take that method; see Allow");
+  struct nx_buf *headers = &exchange->response.headers;
+  const char *separator = "Allow: ";
+  for (const struct route *route = same_path; route < routes + ROUTE_COUNT; route++) {
+    if (strcmp(route->path, same_path->path)) continue;
+    nx_buf_str(headers, separator);
+    nx_buf_str(headers, names[route->method]);
+    separator = ", ";
+  }
+  nx_buf_lit(headers, "\r\n");
+}
+
+static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *exchange, const struct route *route,
+                                  struct nx_str segment) {
+  struct nx_request *request = calloc(1, sizeof *request);
+  if (!request) {
+    nx_problem_write(&exchange->response, 503, "OUT_OF_MEMORY", "no memory for this request; try again");
+    nx_buf_lit(&exchange->response.headers, "Retry-After: 1\r\n");
+    return NX_HTTP_DONE;
+  }
+  request->app = app;
+  request->exchange = exchange;
+  request->route = route->id;
+  exchange->app = request;
+  if (segment.data && !decode_name(segment, request->name)) {
+    nx_problem_write(&exchange->response, 400, "INVALID_REQUEST",
+                     "name: a handler's name is 1 to 128 letters, digits, '_', '-' or '.', and does not begin with '.' or '-'");
+    return NX_HTTP_DONE;
+  }
+  return route->run(request);
+}
+
+/* What the caller sent to recognise the reply by. The server has refused CR and LF in values. */
+static void echo_ids(struct nx_http_exchange *exchange) {
+  const struct nx_http_request *in = &exchange->request;
+  struct nx_buf *headers = &exchange->response.headers;
+  if (in->request_id.len && in->request_id.len <= 128) {
+    nx_buf_lit(headers, "X-Request-Id: ");
+    nx_buf_add(headers, in->request_id.data, in->request_id.len);
+    nx_buf_lit(headers, "\r\n");
+  }
+  if (in->traceparent.len && in->traceparent.len <= 64) {
+    nx_buf_lit(headers, "traceparent: ");
+    nx_buf_add(headers, in->traceparent.data, in->traceparent.len);
+    nx_buf_lit(headers, "\r\n");
+  }
+}
+
+static enum nx_http_next route(struct nx_app *app, struct nx_http_exchange *exchange, bool admin) {
+  echo_ids(exchange);
+  const struct route *same_path = NULL;
+  for (const struct route *route = routes; route < routes + ROUTE_COUNT; route++) {
+    struct nx_str segment = {0};
+    if ((admin && !route->admin) || !fits(route->path, exchange->request.path, &segment)) continue;
+    if (method_fits(route->method, exchange->request.method)) return dispatch(app, exchange, route, segment);
+    if (!same_path) same_path = route;
+  }
+  if (same_path)
+    refuse_method(exchange, same_path);
+  else
+    nx_problem_write(&exchange->response, 404, "NOT_FOUND", "there is no such path; see docs/api.md");
+  return NX_HTTP_DONE;
+}
+
+/* ---- Jobs ------------------------------------------------------------------------------------------------------------ */
+
+static void refused(struct nx_request *request) {
+  struct nx_app *app = request->app;
+  struct nx_exec_stats stats;
+  nx_exec_read_stats(app->exec, &stats);
+  uint64_t instance = app->config->memory_limit_bytes;
+  nx_problem_overloaded(&request->exchange->response, request->job.refusal.text, "pool",
+                        (uint64_t)stats.pool.max * instance, (uint64_t)stats.active * instance, instance,
+                        nx_exec_retry_after_s(app->exec));
+}
+
+/* A failure of the host's before the guest ran: no room for an instance, no memory. */
+static void host_refused(struct nx_request *request) {
+  struct nx_app *app = request->app;
+  struct nx_http_response *response = &request->exchange->response;
+  if (request->job.refusal.code == NX_ERR_OVERLOADED || request->job.refusal.code == NX_ERR_NO_MEMORY)
+    nx_problem_overloaded(response, request->job.refusal.text, "container", app->config->budget_bytes,
+                          nx_ledger_total(app->ledger), nx_sandbox_base_image()->memory_bytes,
+                          nx_exec_retry_after_s(app->exec));
+  else
+    nx_problem_from_error(response, &request->job.refusal);
+}
+
+static enum nx_http_next run_job(struct nx_request *request) {
+  nx_exec_run(request->app->exec, &request->job);
+  if (request->job.refusal.code)
+    host_refused(request);
+  else
+    request->complete(request);
+  return NX_HTTP_DONE;
+}
+
+enum nx_http_next nx__app_submit(struct nx_request *request) {
+  struct nx_app *app = request->app;
+  if (app->draining) {
+    struct nx_http_response *response = &request->exchange->response;
+    nx_problem_write(response, 503, "SHUTTING_DOWN", "this instance is shutting down; another one will answer");
+    nx_buf_lit(&response->headers, "Retry-After: 1\r\n");
+    response->close = true;
+    return NX_HTTP_DONE;
+  }
+  request->job.owner = request;
+  switch (nx_exec_submit(app->exec, &request->job)) {
+  case NX_JOB_ADMITTED:
+    return run_job(request);
+  case NX_JOB_QUEUED:
+    return NX_HTTP_PARKED;
+  default:
+    refused(request);
+    return NX_HTTP_DONE;
+  }
+}
+
+/* ---- Callbacks of the server ------------------------------------------------------------------------------------------- */
+
+static enum nx_http_next handle(void *self, struct nx_http_exchange *exchange) { return route(self, exchange, false); }
+static enum nx_http_next handle_admin(void *self, struct nx_http_exchange *exchange) {
+  return route(self, exchange, true);
+}
+
+static struct nx_http_exchange *next_ready(void *self) {
+  struct nx_app *app = self;
+  struct nx_job *job = nx_exec_next(app->exec);
+  return job ? ((struct nx_request *)job->owner)->exchange : NULL;
+}
+
+static enum nx_http_next proceed(void *self, struct nx_http_exchange *exchange) {
+  (void)self;
+  struct nx_request *request = exchange->app;
+  if (request->job.state == NX_JOB_ADMITTED) return run_job(request);
+  refused(request);
+  return NX_HTTP_DONE;
+}
+
+static struct nx_http_exchange *nothing_ready(void *self) {
+  (void)self;
+  return NULL;
+}
+
+static int thread_init(void *self, struct nx_error *err) {
+  (void)self;
+  return nx_sandbox_thread_enter(err);
+}
+static void thread_exit(void *self) {
+  (void)self;
+  nx_sandbox_thread_leave();
+}
+
+static void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail) {
+  (void)self;
+  nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
+                   detail);
+}
+
+static void free_request(struct nx_request *request) {
+  nx_job_deinit(&request->job);
+  nx_entry_release(request->entry);
+  nx_capabilities_deinit(&request->capabilities);
+  nx_buf_deinit(&request->args);
+  nx_buf_deinit(&request->state);
+  nx_buf_deinit(&request->scope);
+  nx_buf_deinit(&request->code);
+  free(request);
+}
+
+static void finished(void *self, const struct nx_http_exchange *exchange) {
+  (void)self;
+  struct nx_request *request = exchange->app;
+  nx_metrics_http(request ? request->route : NX_METRICS_ROUTE_OTHER, exchange->response.status);
+  if (request) free_request(request);
+}
+
+struct nx_http_app nx_app_public(struct nx_app *app) {
+  return (struct nx_http_app){
+    .self = app,
+    .handle = handle,
+    .next_ready = next_ready,
+    .proceed = proceed,
+    .thread_init = thread_init,
+    .thread_exit = thread_exit,
+    .refuse = refuse,
+    .finished = finished,
+  };
+}
+
+struct nx_http_app nx_app_admin(struct nx_app *app) {
+  struct nx_http_app admin = nx_app_public(app);
+  admin.handle = handle_admin;
+  admin.next_ready = nothing_ready;
+  return admin;
+}

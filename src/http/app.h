@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The application behind the server: which route a request takes, and what every reply carries.
+ *
+ *   app.c             routing table, percent-decoding, request ids, parking and proceeding
+ *   route_execute.c   POST /v1/execute, POST /run/{name}
+ *   route_handlers.c  /v1/handlers…
+ *   route_status.c    /health /livez /readyz /metrics
+ *
+ * Threads: worker threads of the server, many at a time; struct nx_app is constant after start but for `draining`. */
+#ifndef NX_HTTP_APP_H
+#define NX_HTTP_APP_H
+
+#include <stdatomic.h>
+
+#include "config/config.h"
+#include "exec/exec.h"
+#include "handler/registry.h"
+#include "http/server.h"
+#include "memory/cgroup.h"
+#include "memory/ledger.h"
+#include "metrics/metrics.h"
+
+struct nx_app {
+  const struct nx_config *config;
+  struct nx_exec *exec;
+  struct nx_registry *registry;
+  struct nx_cache *cache;
+  struct nx_ledger *ledger;
+  struct nx_cgroup *cgroup;
+  struct nx_http_server *server; /* the public one; for its figures */
+  uint64_t started_ns;
+  _Atomic bool draining;
+};
+
+/* One request on its way. Allocated when it is routed, freed when it is finished. */
+struct nx_request {
+  struct nx_app *app;
+  struct nx_http_exchange *exchange;
+  enum nx_metrics_route route;
+  char name[NX_HANDLER_NAME_MAX + 1]; /* {name} of the path */
+  struct nx_job job;
+  struct nx_entry *entry;             /* held */
+  struct nx_capabilities capabilities;/* of the request */
+  struct nx_buf args, state, scope, code; /* texts taken out of the body */
+  /* Completes the response when the job is done. */
+  void (*complete)(struct nx_request *request);
+};
+
+/* The callbacks of a server whose `self` is `app`; the admin listener has the status routes only. */
+struct nx_http_app nx_app_public(struct nx_app *app);
+struct nx_http_app nx_app_admin(struct nx_app *app);
+
+/* Submits request->job; on return the response is complete or the exchange is parked. */
+enum nx_http_next nx__app_submit(struct nx_request *request);
+
+/* Routes. Each fills the response, or submits a job. */
+enum nx_http_next nx__route_execute(struct nx_request *request);
+enum nx_http_next nx__route_run(struct nx_request *request);
+enum nx_http_next nx__route_list_handlers(struct nx_request *request);
+enum nx_http_next nx__route_get_handler(struct nx_request *request);
+enum nx_http_next nx__route_put_handler(struct nx_request *request);
+enum nx_http_next nx__route_delete_handler(struct nx_request *request);
+enum nx_http_next nx__route_get_grants(struct nx_request *request);
+enum nx_http_next nx__route_put_grants(struct nx_request *request);
+enum nx_http_next nx__route_health(struct nx_request *request);
+enum nx_http_next nx__route_livez(struct nx_request *request);
+enum nx_http_next nx__route_readyz(struct nx_request *request);
+enum nx_http_next nx__route_metrics(struct nx_request *request);
+
+/* Brings the measured layers of the ledger up to date. */
+void nx_app_measure(struct nx_app *app);
+
+/* {"status":…}: for /health and for `nexus doctor`. Returns the HTTP status. */
+int nx_app_write_health(struct nx_app *app, struct nx_buf *out);
+
+#endif

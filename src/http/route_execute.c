@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * POST /v1/execute and POST /run/{name}: a request becomes a job, a job becomes a reply. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <yyjson.h>
+
+#include "base/clock.h"
+#include "base/json_text.h"
+#include "exec/result.h"
+#include "http/app.h"
+#include "http/problem.h"
+
+static enum nx_http_next invalid(struct nx_request *request, const char *detail) {
+  nx_problem_write(&request->exchange->response, 400, "INVALID_REQUEST", detail);
+  return NX_HTTP_DONE;
+}
+
+/* ---- What both forms share ---------------------------------------------------------------------------------------- */
+
+static uint64_t lower_u64(uint64_t configured, uint64_t wanted) {
+  return wanted && wanted < configured ? wanted : configured;
+}
+
+static void lower_limits(struct nx_execution_limits *limits, uint64_t timeout_ms, uint64_t memory_mb) {
+  limits->timeout_ns = lower_u64(limits->timeout_ns, timeout_ms * NX_NS_PER_MS);
+  limits->memory_bytes = (uint32_t)lower_u64(limits->memory_bytes, memory_mb << 20);
+}
+
+/* Finds request->name; the handler's grants become the rights' first half. */
+static bool take_entry(struct nx_request *request) {
+  request->entry = nx_registry_get(request->app->registry, request->name, strlen(request->name));
+  if (!request->entry) {
+    char detail[NX_HANDLER_NAME_MAX + 48];
+    snprintf(detail, sizeof detail, "there is no handler named \"%s\"", request->name);
+    nx_problem_write(&request->exchange->response, 404, "HANDLER_NOT_FOUND", detail);
+    return false;
+  }
+  struct nx_execution *x = &request->job.execution;
+  struct nx_grants *grants = request->entry->grants;
+  request->job.entry = request->entry;
+  request->job.cache_hit = true;
+  x->handler = request->entry->handler;
+  if (grants) {
+    x->rights.grants = &grants->capabilities;
+    lower_limits(&x->limits, grants->timeout_ms, grants->memory_limit_mb);
+  }
+  return true;
+}
+
+static void log_execution(const struct nx_request *request) {
+  const struct nx_execution *x = &request->job.execution;
+  if (!nx_log_enabled(NX_LOG_INFO) || !nx_log_take()) return;
+  char duration[24], memory[24];
+  snprintf(duration, sizeof duration, "%" PRIu64, x->duration_ns / 1000);
+  snprintf(memory, sizeof memory, "%" PRIu32, x->memory_peak_bytes);
+  struct nx_str trace = request->exchange->request.traceparent, id = request->exchange->request.request_id;
+  char trace_text[65], id_text[129];
+  snprintf(trace_text, sizeof trace_text, "%.*s", (int)trace.len, trace.len ? trace.data : "");
+  snprintf(id_text, sizeof id_text, "%.*s", (int)id.len, id.len ? id.data : "");
+  nx_log(NX_LOG_INFO, "execution", "executionId", x->id, "handler", request->name[0] ? request->name : "inline",
+         "status", x->outcome == NX_OUTCOME_SUCCESS ? "success" : nx_outcome_code(x->outcome), "durationUs", duration, "memoryPeakBytes", memory, "requestId", id_text,
+         "traceparent", trace_text, NULL);
+}
+
+static void record(struct nx_request *request) {
+  const struct nx_job *job = &request->job;
+  const struct nx_execution *x = &job->execution;
+  if (request->entry) nx_entry_count_execution(request->entry);
+  nx_metrics_execution(request->entry ? request->entry->metrics_label : NX_METRICS_HANDLER_INLINE,
+                       nx_outcome_status(x->outcome), x->duration_ns);
+  if (!request->entry) nx_metrics_cache(job->cache_hit);
+  log_execution(request);
+}
+
+static enum nx_http_next submit(struct nx_request *request, void (*complete)(struct nx_request *request)) {
+  request->complete = complete;
+  nx_execution_name(&request->job.execution);
+  return nx__app_submit(request);
+}
+
+static void add_execution_id(struct nx_request *request) {
+  nx_buf_printf(&request->exchange->response.headers, "X-Execution-Id: %s\r\n", request->job.execution.id);
+}
+
+/* ---- POST /run/{name} ------------------------------------------------------------------------------------------------- */
+
+static void complete_run(struct nx_request *request) {
+  struct nx_http_response *response = &request->exchange->response;
+  struct nx_execution *x = &request->job.execution;
+  record(request);
+  add_execution_id(request);
+  if (x->outcome != NX_OUTCOME_SUCCESS) {
+    nx_problem_from_job(response, &request->job);
+  } else if (!x->has_value) {
+    response->status = 204;
+  } else {
+    response->status = 200;
+    response->content_type = "application/json";
+    nx_buf_deinit(&response->body);
+    response->body = x->value; /* given away */
+    x->value = (struct nx_buf){0};
+  }
+}
+
+static bool is_blank(struct nx_str text) {
+  for (size_t i = 0; i < text.len; i++)
+    if (!memchr(" \t\r\n", text.data[i], 4)) return false;
+  return true;
+}
+
+enum nx_http_next nx__route_run(struct nx_request *request) {
+  struct nx_execution *x = &request->job.execution;
+  x->limits = nx_exec_limits(request->app->exec);
+  if (!take_entry(request)) return NX_HTTP_DONE;
+  struct nx_str body = request->exchange->request.body;
+  struct nx_json_fault fault;
+  if (!is_blank(body)) {
+    if (!nx_json_is_valid(body.data, body.len, &fault)) {
+      char detail[128];
+      snprintf(detail, sizeof detail, "body: not valid JSON: %s at byte %zu", fault.reason, fault.offset);
+      return invalid(request, detail);
+    }
+    x->args = (struct nx_text){body.data, (uint32_t)body.len};
+  }
+  return submit(request, complete_run);
+}
+
+/* ---- POST /v1/execute --------------------------------------------------------------------------------------------------- */
+
+/* The members of the body, by the names that enum field has. */
+enum field { HANDLER, CODE, ARGS, STATE, SCOPE, CAPABILITIES, EXTENSIONS, TIMEOUT, MEMORY, FIELD_COUNT };
+static const char *const field_names[FIELD_COUNT] = {
+  [HANDLER] = "handler", [CODE] = "code", [ARGS] = "args", [STATE] = "state", [SCOPE] = "scope",
+  [CAPABILITIES] = "capabilities", [EXTENSIONS] = "extensions", [TIMEOUT] = "timeoutMs", [MEMORY] = "memoryLimitMb",
+};
+
+static int sort_fields(yyjson_val *root, yyjson_val *fields[FIELD_COUNT], struct nx_error *err) {
+  if (!yyjson_is_obj(root)) return nx_error_set(err, NX_ERR_INVALID, "body: expected a JSON object");
+  yyjson_obj_iter iter = yyjson_obj_iter_with(root);
+  for (yyjson_val *key; (key = yyjson_obj_iter_next(&iter));) {
+    size_t i = 0;
+    while (i < FIELD_COUNT && !yyjson_equals_str(key, field_names[i])) i++;
+    if (i == FIELD_COUNT) return nx_error_set(err, NX_ERR_INVALID, "%.64s: unknown field", yyjson_get_str(key));
+    if (fields[i]) return nx_error_set(err, NX_ERR_INVALID, "%s: given twice", field_names[i]);
+    fields[i] = yyjson_obj_iter_get_val(key);
+  }
+  return 0;
+}
+
+/* A whole number from 1 to NUMBER_MAX; also when written as 5.0. */
+#define NUMBER_MAX 1000000000
+static int take_number(yyjson_val *value, const char *name, uint64_t *out, struct nx_error *err) {
+  if (!value) return 0;
+  double real = yyjson_is_num(value) ? yyjson_get_num(value) : 0;
+  if (!(real >= 1 && real <= NUMBER_MAX) || (double)(uint64_t)real != real)
+    return nx_error_set(err, NX_ERR_INVALID, "%s: expected a whole number from 1 to %d", name, NUMBER_MAX);
+  *out = (uint64_t)real;
+  return 0;
+}
+
+static int take_what(struct nx_request *request, yyjson_val *const fields[FIELD_COUNT], struct nx_error *err) {
+  if (!fields[HANDLER] == !fields[CODE])
+    return nx_error_set(err, NX_ERR_INVALID, "handler: give either handler (a name) or code (a source)");
+  if (fields[CODE]) {
+    if (!yyjson_is_str(fields[CODE]) || !yyjson_get_len(fields[CODE]))
+      return nx_error_set(err, NX_ERR_INVALID, "code: expected a string that is not empty");
+    request->job.source = (struct nx_text){yyjson_get_str(fields[CODE]), (uint32_t)yyjson_get_len(fields[CODE])};
+    return 0;
+  }
+  const char *name = yyjson_get_str(fields[HANDLER]);
+  size_t bytes = yyjson_get_len(fields[HANDLER]);
+  if (!name || !nx_handler_name_valid(name, bytes))
+    return nx_error_set(err, NX_ERR_INVALID, "handler: expected the name of a handler");
+  memcpy(request->name, name, bytes + 1);
+  return 0;
+}
+
+static int take_rights(struct nx_request *request, yyjson_val *const fields[FIELD_COUNT], struct nx_error *err) {
+  if (nx_capabilities_parse(&request->capabilities, fields[CAPABILITIES], fields[EXTENSIONS], err))
+    return -NX_ERR_INVALID;
+  request->job.execution.rights.request = &request->capabilities;
+  return 0;
+}
+
+/* Appends `value` as JSON. */
+static void add_json(struct nx_buf *out, yyjson_val *value) {
+  size_t bytes;
+  char *text = yyjson_val_write(value, 0, &bytes);
+  if (text)
+    nx_buf_add(out, text, bytes);
+  else
+    out->failed = true;
+  free(text);
+}
+
+/* What may not be read never enters the sandbox. */
+static void add_readable_state(struct nx_buf *out, yyjson_val *state, const struct nx_rights *rights) {
+  nx_buf_char(out, '{');
+  yyjson_obj_iter iter = yyjson_obj_iter_with(state);
+  for (yyjson_val *key; (key = yyjson_obj_iter_next(&iter));) {
+    if (!nx_rights_allow(rights, NX_CAP_STATE_READ, yyjson_get_str(key), yyjson_get_len(key))) continue;
+    if (out->len > 1) nx_buf_char(out, ',');
+    nx_buf_json_string(out, yyjson_get_str(key), yyjson_get_len(key));
+    nx_buf_char(out, ':');
+    add_json(out, yyjson_obj_iter_get_val(key));
+  }
+  nx_buf_char(out, '}');
+}
+
+static int take_texts(struct nx_request *request, yyjson_val *const fields[FIELD_COUNT], struct nx_error *err) {
+  struct nx_execution *x = &request->job.execution;
+  if (fields[STATE] && !yyjson_is_obj(fields[STATE])) return nx_error_set(err, NX_ERR_INVALID, "state: expected an object");
+  if (fields[SCOPE] && !yyjson_is_obj(fields[SCOPE])) return nx_error_set(err, NX_ERR_INVALID, "scope: expected an object");
+  if (fields[ARGS]) add_json(&request->args, fields[ARGS]);
+  if (fields[STATE]) add_readable_state(&request->state, fields[STATE], &x->rights);
+  if (fields[SCOPE]) add_json(&request->scope, fields[SCOPE]);
+  if (request->args.failed || request->state.failed || request->scope.failed)
+    return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the arguments");
+  x->args = (struct nx_text){request->args.data, (uint32_t)request->args.len};
+  x->state = (struct nx_text){request->state.data, (uint32_t)request->state.len};
+  x->scope = (struct nx_text){request->scope.data, (uint32_t)request->scope.len};
+  return 0;
+}
+
+/* The source outlives the parsed body: jobs may wait in the queue. */
+static int keep_source(struct nx_request *request, struct nx_error *err) {
+  if (!request->job.source.data) return 0;
+  nx_buf_add(&request->code, request->job.source.data, request->job.source.bytes);
+  if (request->code.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the source");
+  request->job.source.data = request->code.data;
+  return 0;
+}
+
+static int take_body(struct nx_request *request, yyjson_val *root, bool *answered, struct nx_error *err) {
+  yyjson_val *fields[FIELD_COUNT] = {0};
+  uint64_t timeout_ms = 0, memory_mb = 0;
+  int status = sort_fields(root, fields, err);
+  if (!status) status = take_what(request, fields, err);
+  if (!status) status = take_rights(request, fields, err);
+  if (!status) status = take_number(fields[TIMEOUT], "timeoutMs", &timeout_ms, err);
+  if (!status) status = take_number(fields[MEMORY], "memoryLimitMb", &memory_mb, err);
+  if (status) return status;
+  if (request->name[0] && !take_entry(request)) {
+    *answered = true;
+    return 0;
+  }
+  lower_limits(&request->job.execution.limits, timeout_ms, memory_mb);
+  status = take_texts(request, fields, err);
+  return status ? status : keep_source(request, err);
+}
+
+static void complete_execute(struct nx_request *request) {
+  struct nx_http_response *response = &request->exchange->response;
+  record(request);
+  add_execution_id(request);
+  response->status = 200;
+  response->content_type = "application/json";
+  nx_result_write(&request->job, &response->body);
+}
+
+enum nx_http_next nx__route_execute(struct nx_request *request) {
+  struct nx_str body = request->exchange->request.body;
+  request->job.execution.limits = nx_exec_limits(request->app->exec);
+  yyjson_read_err fault;
+  yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)(body.len ? body.data : ""), body.len, YYJSON_READ_BIGNUM_AS_RAW,
+                                     NULL, &fault);
+  if (!doc) {
+    char detail[192];
+    snprintf(detail, sizeof detail, "body: not valid JSON: %s at byte %zu", fault.msg, fault.pos);
+    return invalid(request, detail);
+  }
+  struct nx_error err;
+  bool answered = false;
+  int status = take_body(request, yyjson_doc_get_root(doc), &answered, &err);
+  yyjson_doc_free(doc);
+  if (status) {
+    nx_problem_from_error(&request->exchange->response, &err);
+    return NX_HTTP_DONE;
+  }
+  return answered ? NX_HTTP_DONE : submit(request, complete_execute);
+}

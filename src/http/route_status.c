@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Probes, health and metrics. Liveness says that threads serve sockets, and nothing about memory; readiness says whether
+ * new work is wanted; health explains. */
+#include <inttypes.h>
+
+#include "base/clock.h"
+#include "http/app.h"
+#include "http/problem.h"
+#include "version.h"
+
+/* Degraded from this share of the container's limit on (requirement). */
+#define DEGRADED_PERCENT 70
+
+struct health {
+  enum nx_metrics_health status;
+  const char *reasons[4];
+  unsigned reason_count;
+  struct nx_cgroup_memory memory;
+  struct nx_exec_stats exec;
+};
+
+static void look(struct nx_app *app, struct health *health) {
+  *health = (struct health){.status = NX_METRICS_HEALTH_HEALTHY};
+  nx_cgroup_read_memory(app->cgroup, &health->memory);
+  nx_exec_read_stats(app->exec, &health->exec);
+  nx_app_measure(app);
+}
+
+static void complain(struct health *health, enum nx_metrics_health status, const char *reason) {
+  if (status > health->status) health->status = status;
+  if (health->reason_count < sizeof health->reasons / sizeof *health->reasons)
+    health->reasons[health->reason_count++] = reason;
+}
+
+/* Pressure (PSI): some task waited for memory more than a tenth of the last ten seconds. */
+#define PRESSURE_DEGRADED_BP 1000u
+
+static void judge(const struct nx_app *app, struct health *health) {
+  uint64_t limit = app->config->limit_bytes;
+  const struct nx_reading *set = &health->memory.working_set_bytes;
+  const struct nx_reading *pressure = &health->memory.pressure_bp;
+  uint64_t used = nx_ledger_total(app->ledger);
+  if (set->kind == NX_READING_VALUE && app->config->limit_origin == NX_LIMIT_FROM_CGROUP && set->value > used)
+    used = set->value;
+  if (used > limit / 100 * DEGRADED_PERCENT)
+    complain(health, NX_METRICS_HEALTH_DEGRADED, "memory use is over 70 % of the container's limit");
+  if (app->config->limit_origin == NX_LIMIT_FROM_CGROUP && pressure->kind == NX_READING_VALUE &&
+      pressure->value > PRESSURE_DEGRADED_BP)
+    complain(health, NX_METRICS_HEALTH_DEGRADED, "tasks wait for memory (PSI)");
+  if (health->exec.queue_depth >= app->config->queue_max && app->config->queue_max)
+    complain(health, NX_METRICS_HEALTH_DEGRADED, "the queue is full");
+  if (app->draining) complain(health, NX_METRICS_HEALTH_UNHEALTHY, "shutting down");
+}
+
+static const char *const health_names[] = {
+#define X(symbol, label) [NX_METRICS_HEALTH_##symbol] = label,
+  NX_METRICS_HEALTHS(X)
+#undef X
+};
+
+/* ---- /health -------------------------------------------------------------------------------------------------------- */
+
+static void add_reading(struct nx_buf *out, const char *before, const struct nx_reading *reading) {
+  nx_buf_str(out, before);
+  if (reading->kind == NX_READING_VALUE)
+    nx_buf_u64(out, reading->value);
+  else
+    nx_buf_lit(out, "null");
+}
+
+static void write_layers(const struct nx_ledger_snapshot *ledger, struct nx_buf *out) {
+  nx_buf_lit(out, ",\"layers\":{");
+  for (unsigned i = 0; i < NX_LAYER_COUNT; i++)
+    nx_buf_printf(out, "%s\"%s\":%" PRIu64, i ? "," : "", nx_layer_name(i), ledger->layers[i].current);
+  nx_buf_char(out, '}');
+}
+
+static void write_memory(struct nx_app *app, const struct health *health, struct nx_buf *out) {
+  struct nx_ledger_snapshot ledger;
+  nx_ledger_snapshot(app->ledger, &ledger);
+  nx_buf_printf(out, ",\"memory\":{\"totalMemoryBytes\":%" PRIu64 ",\"limitBytes\":%" PRIu64 ",\"budgetBytes\":%" PRIu64
+                ",\"peakBytes\":%" PRIu64,
+                ledger.layers[NX_LAYER_INSTANCES].current, app->config->limit_bytes, app->config->budget_bytes,
+                ledger.layers[NX_LAYER_INSTANCES].peak);
+  add_reading(out, ",\"workingSetBytes\":", &health->memory.working_set_bytes);
+  nx_buf_lit(out, ",\"pressure\":");
+  if (health->memory.pressure_bp.kind == NX_READING_VALUE)
+    nx_buf_printf(out, "%.4f", (double)health->memory.pressure_bp.value / 10000);
+  else
+    nx_buf_lit(out, "null");
+  write_layers(&ledger, out);
+  nx_buf_char(out, '}');
+}
+
+static void write_totals(struct nx_buf *out) {
+  struct nx_metrics_totals totals;
+  nx_metrics_totals(&totals);
+  uint64_t lookups = totals.cache_hits + totals.cache_misses;
+  nx_buf_printf(out, ",\"executions\":{\"total\":%" PRIu64 ",\"errors\":%" PRIu64 "}", totals.executions, totals.errors);
+  nx_buf_printf(out, ",\"cache\":{\"hits\":%" PRIu64 ",\"misses\":%" PRIu64 ",\"hitRate\":%.4f}", totals.cache_hits,
+                totals.cache_misses, lookups ? (double)totals.cache_hits / (double)lookups : 0.0);
+}
+
+int nx_app_write_health(struct nx_app *app, struct nx_buf *out) {
+  struct health health;
+  look(app, &health);
+  judge(app, &health);
+  nx_buf_printf(out, "{\"status\":\"%s\",\"version\":\"%s\",\"uptimeSeconds\":%.1f,\"reasons\":[",
+                health_names[health.status], NX_VERSION, (double)(nx_clock_ns() - app->started_ns) / (double)NX_NS_PER_S);
+  for (unsigned i = 0; i < health.reason_count; i++)
+    nx_buf_printf(out, "%s\"%s\"", i ? "," : "", health.reasons[i]);
+  unsigned max = health.exec.pool.max, active = health.exec.active;
+  nx_buf_printf(out, "],\"instances\":{\"max\":%u,\"active\":%u,\"available\":%u,\"suspended\":0}", max, active,
+                max - active);
+  write_memory(app, &health, out);
+  write_totals(out);
+  nx_buf_char(out, '}');
+  return health.status == NX_METRICS_HEALTH_UNHEALTHY ? 503 : 200;
+}
+
+static void no_store(struct nx_http_response *response) { nx_buf_lit(&response->headers, "Cache-Control: no-store\r\n"); }
+
+enum nx_http_next nx__route_health(struct nx_request *request) {
+  struct nx_http_response *response = &request->exchange->response;
+  no_store(response);
+  response->content_type = "application/json";
+  response->status = nx_app_write_health(request->app, &response->body);
+  return NX_HTTP_DONE;
+}
+
+/* ---- Probes ------------------------------------------------------------------------------------------------------------- */
+
+static enum nx_http_next answer_ok(struct nx_request *request) {
+  struct nx_http_response *response = &request->exchange->response;
+  no_store(response);
+  response->status = 200;
+  response->content_type = "text/plain; charset=utf-8";
+  nx_buf_lit(&response->body, "ok\n");
+  return NX_HTTP_DONE;
+}
+
+enum nx_http_next nx__route_livez(struct nx_request *request) { return answer_ok(request); }
+
+enum nx_http_next nx__route_readyz(struct nx_request *request) {
+  if (!request->app->draining) return answer_ok(request);
+  struct nx_http_response *response = &request->exchange->response;
+  no_store(response);
+  nx_problem_write(response, 503, "SHUTTING_DOWN", "this instance is shutting down");
+  nx_buf_lit(&response->headers, "Retry-After: 1\r\n");
+  return NX_HTTP_DONE;
+}
+
+/* ---- /metrics ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t cache_bytes(struct nx_cache *cache) {
+  struct nx_cache_stats stats;
+  nx_cache_read_stats(cache, &stats);
+  return stats.bytes;
+}
+
+enum nx_http_next nx__route_metrics(struct nx_request *request) {
+  struct nx_app *app = request->app;
+  struct nx_http_response *response = &request->exchange->response;
+  struct health health;
+  look(app, &health);
+  judge(app, &health);
+  struct nx_metrics_gauges gauges = {
+    .instances_active = health.exec.active,
+    .instances_max = health.exec.pool.max,
+    .memory_limit_bytes = {.kind = NX_READING_VALUE, .value = app->config->limit_bytes},
+    .memory_working_set_bytes = health.memory.working_set_bytes,
+    .memory_pressure_bp = health.memory.pressure_bp,
+    .cache_size_bytes = cache_bytes(app->cache),
+    .queue_depth = health.exec.queue_depth,
+    .health = health.status,
+    .version = NX_VERSION,
+    .revision = NX_REVISION,
+    .guest = nx_sandbox_guest_id(),
+  };
+  nx_ledger_snapshot(app->ledger, &gauges.ledger);
+  no_store(response);
+  response->status = 200;
+  response->content_type = NX_METRICS_CONTENT_TYPE;
+  nx_metrics_write(&response->body, &gauges);
+  return NX_HTTP_DONE;
+}
+
+/* ---- Layers that are measured, not charged ------------------------------------------------------------------------------- */
+
+void nx_app_measure(struct nx_app *app) {
+  struct nx_http_stats http;
+  nx_http_server_stats(app->server, &http);
+  uint64_t sockets = (uint64_t)http.connections * NX_CONFIG_CONNECTION_BYTES;
+  nx_ledger_set(app->ledger, NX_LAYER_HANDLERS, nx_handler_live_bytes());
+  nx_ledger_set(app->ledger, NX_LAYER_CACHE, cache_bytes(app->cache));
+  nx_ledger_set(app->ledger, NX_LAYER_HTTP, http.buffer_bytes + sockets);
+}
