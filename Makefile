@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# A short front for the build. On a fresh Debian 12 machine each target installs what it needs.
+#
+#   make run     build, then serve examples/handlers on port 3000
+#   make test    unit tests and tests of the server over HTTP
+#   make check   make test, and the slow parts: sanitizers, types, API fuzzing, web globals
+#   make bench   figures of this machine, beside a plain Node server
+#   make build   build/nexus
+#   make docs    re-make the generated pages of docs/
+
+BUILD ?= build
+PORT ?= 3000
+CACHE := $(or $(NEXUS_BUILD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nexus-build)
+VENV := $(CACHE)/venv
+export NEXUS_BUILD_CACHE := $(CACHE)
+
+BUILD_PACKAGES := gcc clang lld wasi-libc libclang-rt-14-dev-wasm32 wabt binutils git meson ninja-build pkg-config \
+                  python3 python3-pip python3-venv libsodium-dev libcmocka-dev
+TEST_PACKAGES := curl prometheus
+CHECK_PACKAGES := nodejs npm
+BENCH_PACKAGES := nodejs wrk
+
+# Installs the packages of the list that are missing; says so, because it takes a while.
+install = @missing="$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q '^install ok' || command -v $$p >/dev/null || echo $$p; done)"; \
+  if [ -n "$$missing" ]; then echo "make: installing" $$missing; \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: build run test check bench docs clean
+
+build:
+	$(call install,$(BUILD_PACKAGES))
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) $(if $(CI),--werror) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@rm -f $(BUILD).log
+	ninja -C $(BUILD) --quiet
+
+run: build
+	@echo
+	@echo "try:  curl -s http://127.0.0.1:$(PORT)/run/cart -d @examples/cart.json"
+	@echo
+	PORT=$(PORT) HANDLERS_DIR=$${HANDLERS_DIR:-examples/handlers} exec $(BUILD)/nexus serve
+
+$(VENV)/ready-%: tests/requirements-%.txt
+	@echo "make: preparing the Python environment for tests"
+	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test: build
+	$(call install,$(TEST_PACKAGES))
+	@$(MAKE) --no-print-directory $(VENV)/ready-test
+	meson test -C $(BUILD) --print-errorlogs
+	$(VENV)/bin/pytest -q tests/integration
+
+check: test
+	$(call install,$(CHECK_PACKAGES))
+	@$(MAKE) --no-print-directory $(VENV)/ready-check
+	scripts/check $(VENV) $(CACHE)
+
+bench: build
+	$(call install,$(BENCH_PACKAGES))
+	python3 bench/run.py --nexus $(BUILD)/nexus --build $(BUILD)
+
+docs: build
+	$(BUILD)/docs_tool docs
+
+clean:
+	rm -rf $(BUILD) build-*
