@@ -10,6 +10,7 @@
  * Imports are three functions of module "nexus"; the WASI functions that the C library refers to are defined here,
  * so that the host has no WASI surface at all. */
 #include <errno.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,15 +302,52 @@ static JSModuleDef *refuse_import(JSContext *c, const char *name, void *opaque) 
   return NULL;
 }
 
-/* The engine must not see the end of the C heap while an ordinary execution runs: memory.grow is a host call, and
- * undoing growth costs system calls. A block given back at the top leaves that much room in the image for free,
- * since untouched pages of an image take no memory. */
+/* ---- Heap layout ------------------------------------------------------------------------------------------------
+ *
+ * What an execution costs is mostly how many pages it changes, so an execution should allocate from few, adjacent
+ * pages and not from holes all over the heap that booting left behind. Before the base image is taken every hole is
+ * filled with a block that is never freed: both the C library's free chunks and the free slots of the engine's arenas
+ * (4 KiB each, one size class each). From then on everything new comes from fresh memory at the end. */
+
+static uint32_t backing_allocations; /* blocks that the engine's arenas took from the C library */
+
+static void *backing_malloc(void *opaque, size_t size) {
+  (void)opaque;
+  backing_allocations++;
+  return malloc(size);
+}
+static void *backing_calloc(void *opaque, size_t count, size_t size) { (void)opaque; return calloc(count, size); }
+static void *backing_realloc(void *opaque, void *block, size_t size) { (void)opaque; return realloc(block, size); }
+static void backing_free(void *opaque, void *block) { (void)opaque; free(block); }
+static size_t backing_usable_size(const void *block) { return malloc_usable_size((void *)block); }
+
+static const JSMallocFunctions backing = {
+  backing_calloc, backing_malloc, backing_free, backing_realloc, backing_usable_size,
+};
+
+/* Room for the image's own future at the top of the heap: memory.grow is a host call, and undoing growth costs system
+ * calls. Untouched pages of an image take no memory. */
 #define HEAP_HEADROOM_BYTES (512u * 1024u)
+#define ARENA_LARGEST_BLOCK 512u
+
+static void fill_holes(void) {
+  char *volatile top = malloc(HEAP_HEADROOM_BYTES); /* volatile: or the compiler leaves malloc and free out */
+  for (size_t size = HEAP_HEADROOM_BYTES / 2; size >= 8; size -= size > 64 ? size / 8 : 8) {
+    char *volatile block;
+    while ((block = malloc(size)) && block < top) {
+    }
+    free(block); /* this one came from behind `top`: there are no more holes of its size */
+  }
+  free(top);
+  for (size_t size = 8; size <= ARENA_LARGEST_BLOCK; size += 8) {
+    uint32_t before = backing_allocations;
+    while (backing_allocations == before && js_malloc_rt(rt, size)) {
+    }
+  }
+}
 
 static void settle_heap(void) {
   JS_RunGC(rt);
-  void *volatile room = malloc(HEAP_HEADROOM_BYTES); /* volatile: or the compiler leaves both calls out */
-  free(room);
   JSMemoryUsage usage;
   JS_ComputeMemoryUsage(rt, &usage);
   image_heap_bytes = (size_t)usage.malloc_size;
@@ -320,7 +358,7 @@ EXPORT("nx_boot") struct nx_abi_call *nx_boot(void) {
   area.call.args_bytes = area.call.state_bytes = area.call.scope_bytes = NX_ABI_ABSENT;
   area.call.inline_input = (uint32_t)(uintptr_t)area.input;
   area.call.inline_input_bytes = sizeof area.input;
-  rt = JS_NewRuntime();
+  rt = JS_NewRuntime2(&backing, NULL);
   if (!rt) return NULL;
   JS_SetGCThreshold(rt, SIZE_MAX); /* nothing is collected while booting; nx_invoke sets the real one */
   JS_SetCanBlock(rt, false);       /* Atomics.wait throws */
@@ -348,6 +386,8 @@ EXPORT("nx_boot") struct nx_abi_call *nx_boot(void) {
   describe_error = JS_GetPropertyStr(ctx, host, "describeError");
   module_ctx = JS_GetPropertyStr(ctx, host, "moduleContext");
   JS_FreeValue(ctx, host);
+  JS_RunGC(rt);
+  fill_holes();
   settle_heap();
   return &area.call;
 }

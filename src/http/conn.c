@@ -126,7 +126,7 @@ void nx__http_conn_assert(const struct nx_http_conn *conn) {
   case NX__HTTP_BODY: assert(io && io->conn == conn && io->headers_done && io->parsed == io->in.len); break;
   case NX__HTTP_WRITING: assert(io && io->conn == conn && io->sent < io->total); break;
   case NX__HTTP_LINGER: assert(!io); break;
-  case NX__HTTP_ANSWERING: assert(!"owned while the application answers"); break;
+  case NX__HTTP_ANSWERING: assert(false && "never released"); break;
   }
 }
 

@@ -37,32 +37,50 @@ static void hash_delta(const struct nx_image *image, uint8_t hash[NX_HASH_BYTES]
 
 /* ---- Base ------------------------------------------------------------------------------------------------------- */
 
-/* Pages of zeroes are left as holes: they take no memory until an instance reads them. */
-static int write_sparse(int fd, const uint8_t *memory, uint32_t memory_bytes, struct nx_error *err) {
-  if (ftruncate(fd, memory_bytes)) return nx_error_sys(err, "cannot size the base image");
-  for (uint32_t at = 0; at < memory_bytes; at += NX_PAGE_BYTES) {
-    if (!memcmp(memory + at, zero_page, NX_PAGE_BYTES)) continue;
-    if (pwrite(fd, memory + at, NX_PAGE_BYTES, at) != NX_PAGE_BYTES)
-      return nx_error_sys(err, "cannot write the base image");
-  }
+static int write_page(int fd, uint32_t index, const uint8_t *page, struct nx_error *err) {
+  if (pwrite(fd, page, NX_PAGE_BYTES, (off_t)index * NX_PAGE_BYTES) == NX_PAGE_BYTES) return 0;
+  return nx_error_sys(err, "cannot write the base image");
+}
+
+static int open_base(struct nx_image *image, struct nx_error *err) {
+  image->memfd = memfd_create("nexus-base-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (image->memfd < 0) return nx_error_sys(err, "cannot create a memfd for the base image");
+  if (ftruncate(image->memfd, image->memory_bytes)) return nx_error_sys(err, "cannot size the base image");
   return 0;
 }
 
-static int fill_base(struct nx_image *image, const uint8_t *memory, struct nx_error *err) {
-  image->memfd = memfd_create("nexus-base-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (image->memfd < 0) return nx_error_sys(err, "cannot create a memfd for the base image");
-  if (write_sparse(image->memfd, memory, image->memory_bytes, err)) return -NX_ERR_SYSTEM;
+static int seal_base(struct nx_image *image, struct nx_error *err) {
   if (fcntl(image->memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL))
     return nx_error_sys(err, "cannot seal the base image");
   void *map = mmap(NULL, image->memory_bytes, PROT_READ, MAP_SHARED, image->memfd, 0);
   if (map == MAP_FAILED) return nx_error_sys(err, "cannot map the base image");
   image->base = map;
+  return 0;
+}
 
+static struct nx_image *allocate_base(uint32_t memory_bytes, struct nx_guest_globals globals, struct nx_error *err) {
+  struct nx_image *image = calloc(1, sizeof *image);
+  if (!image) {
+    nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the base image");
+    return NULL;
+  }
+  image->_refs = 1;
+  image->memfd = -1;
+  image->memory_bytes = memory_bytes;
+  image->globals = globals;
+  return image;
+}
+
+/* Pages of zeroes are left as holes: they take no memory until an instance reads them. */
+static int write_sparse(struct nx_image *image, const uint8_t *memory, struct nx_error *err) {
   crypto_generichash_state state;
   hash_begin(&state, image);
   for (uint32_t i = 0; i < image->memory_bytes / NX_PAGE_BYTES; i++) {
     const uint8_t *page = memory + (size_t)i * NX_PAGE_BYTES;
-    if (memcmp(page, zero_page, NX_PAGE_BYTES)) hash_page(&state, i, page);
+    if (!memcmp(page, zero_page, NX_PAGE_BYTES)) continue;
+    int status = write_page(image->memfd, i, page, err);
+    if (status) return status;
+    hash_page(&state, i, page);
   }
   crypto_generichash_final(&state, image->hash, NX_HASH_BYTES);
   return 0;
@@ -70,13 +88,38 @@ static int fill_base(struct nx_image *image, const uint8_t *memory, struct nx_er
 
 int nx_image_create_base(struct nx_image **out, const uint8_t *memory, uint32_t memory_bytes,
                          struct nx_guest_globals globals, struct nx_error *err) {
-  struct nx_image *image = calloc(1, sizeof *image);
-  if (!image) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the base image");
-  image->_refs = 1;
-  image->memfd = -1;
-  image->memory_bytes = memory_bytes;
-  image->globals = globals;
-  int status = fill_base(image, memory, err);
+  struct nx_image *image = allocate_base(memory_bytes, globals, err);
+  if (!image) return -NX_ERR_NO_MEMORY;
+  int status = open_base(image, err);
+  if (!status) status = write_sparse(image, memory, err);
+  if (!status) status = seal_base(image, err);
+  if (status) {
+    nx_image_release(image);
+    return status;
+  }
+  *out = image;
+  return 0;
+}
+
+static int write_records(struct nx_image *image, const uint8_t *records, uint32_t count, struct nx_error *err) {
+  for (uint32_t i = 0; i < count; i++, records += sizeof(uint32_t) + NX_PAGE_BYTES) {
+    uint32_t index;
+    memcpy(&index, records, sizeof index);
+    int status = write_page(image->memfd, index, records + sizeof index, err);
+    if (status) return status;
+  }
+  return 0;
+}
+
+int nx_image_create_base_from_records(struct nx_image **out, const uint8_t *records, uint32_t count,
+                                      uint32_t memory_bytes, struct nx_guest_globals globals,
+                                      const uint8_t hash[NX_HASH_BYTES], struct nx_error *err) {
+  struct nx_image *image = allocate_base(memory_bytes, globals, err);
+  if (!image) return -NX_ERR_NO_MEMORY;
+  memcpy(image->hash, hash, NX_HASH_BYTES);
+  int status = open_base(image, err);
+  if (!status) status = write_records(image, records, count, err);
+  if (!status) status = seal_base(image, err);
   if (status) {
     nx_image_release(image);
     return status;

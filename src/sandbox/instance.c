@@ -28,6 +28,10 @@
 #define CANARY_INTERVAL 512
 /* Private pages kept over a reset; more than this is given back to the kernel (2 MiB). */
 #define RESIDENT_KEEP_PAGES 512u
+/* Pages that only an earlier handler or a compile made private would be copied at every reset for ever. So this many
+ * resets after an image was first shown, all private pages are dropped once; those that the handler really needs come
+ * back by faults. Not at once, because instances may go back and forth between handlers. */
+#define SETTLE_AFTER_RESETS 16u
 /* Heap growth after which the engine looks for cycles. Collecting touches every object, and with it most pages. */
 #define GC_HEADROOM_BYTES (1u << 20)
 
@@ -38,7 +42,7 @@ struct nx_instance {
   bool list_valid;
   uint64_t list_thread;      /* serial of the thread that made the list … */
   long list_faults;          /* … and its fault count then */
-  uint32_t resets;
+  uint32_t resets;           /* since the image is shown */
   uint32_t dirty_pages;
 };
 
@@ -157,6 +161,7 @@ int nx_instance_show(struct nx_instance *instance, struct nx_image *image, struc
   instance->image = nx_image_hold(image);
   nx_image_release(old);
   instance->list_valid = false;
+  instance->resets = 0;
   return 0;
 }
 
@@ -196,7 +201,7 @@ static void find_private_pages(struct nx_instance *instance) {
   bool known = instance->list_valid && serial && instance->list_thread == serial && instance->list_faults == faults;
   if (!known)
     scan(instance);
-  else if (++instance->resets % CANARY_INTERVAL == 0)
+  else if (instance->resets % CANARY_INTERVAL == 0)
     check_canary(instance);
   instance->list_valid = serial != 0;
   instance->list_thread = serial;
@@ -249,7 +254,8 @@ size_t nx_instance_reset(struct nx_instance *instance) {
   instance->dirty_pages = instance->pages.count;
   if (grown && !fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
   forget_growth(instance);
-  if (instance->pages.count > RESIDENT_KEEP_PAGES + instance->image->page_count)
+  bool settle = ++instance->resets == SETTLE_AFTER_RESETS;
+  if (settle || instance->pages.count > RESIDENT_KEEP_PAGES + instance->image->page_count)
     remap(instance);
   else
     restore_pages(instance);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Start-up: a template instance is instantiated, the boot image is laid into it (or it is booted), and its memory
- * becomes the base image that all instances share. */
+ * Start-up: a template instance is instantiated for its function table. The base image that all instances share comes
+ * from the boot image that the build linked in, or from booting the template. */
 #include "sandbox/sandbox.h"
 
 #include <stdlib.h>
@@ -113,6 +113,7 @@ struct boot_header {
   uint32_t call_area, inline_input, inline_input_bytes;
   uint32_t memory_bytes, page_count;
   struct nx_guest_globals globals;
+  uint8_t hash[NX_HASH_BYTES];
 };
 
 void nx_sandbox_write_boot_image(struct nx_buf *out) {
@@ -125,6 +126,7 @@ void nx_sandbox_write_boot_image(struct nx_buf *out) {
     .memory_bytes = base->memory_bytes,
     .globals = base->globals,
   };
+  memcpy(header.hash, base->hash, NX_HASH_BYTES);
   size_t at = out->len;
   nx_buf_add(out, &header, sizeof header);
   for (uint32_t i = 0; i < base->memory_bytes / NX_PAGE_BYTES; i++) {
@@ -138,23 +140,14 @@ void nx_sandbox_write_boot_image(struct nx_buf *out) {
 }
 
 /* Our own build's bytes: trusted like the code beside them. */
-static int unpack_boot_image(const struct nx_boot_image *boot, nx_wasm *wasm, struct nx_error *err) {
+static int unpack_boot_image(const struct nx_boot_image *boot, struct nx_error *err) {
   struct boot_header header;
   memcpy(&header, boot->bytes, sizeof header);
   nx__sandbox.call_area = header.call_area;
   nx__sandbox.inline_input = header.inline_input;
   nx__sandbox.inline_input_bytes = header.inline_input_bytes;
-  uint8_t *memory = nx_wasm_memory(wasm)->data;
-  if (mprotect(memory, header.memory_bytes, PROT_READ | PROT_WRITE))
-    return nx_error_sys(err, "no memory for the base image");
-  memset(memory, 0, nx_wasm_memory(wasm)->size); /* the data segments, which the image holds as boot left them */
-  const uint8_t *at = boot->bytes + sizeof header;
-  for (uint32_t i = 0; i < header.page_count; i++, at += sizeof(uint32_t) + NX_PAGE_BYTES) {
-    uint32_t index;
-    memcpy(&index, at, sizeof index);
-    memcpy(memory + (size_t)index * NX_PAGE_BYTES, at + sizeof index, NX_PAGE_BYTES);
-  }
-  return nx_image_create_base(&nx__sandbox.base, memory, header.memory_bytes, header.globals, err);
+  return nx_image_create_base_from_records(&nx__sandbox.base, boot->bytes + sizeof header, header.page_count,
+                                           header.memory_bytes, header.globals, header.hash, err);
 }
 
 static void make_guest_id(void) {
@@ -208,7 +201,7 @@ int nx_sandbox_init(enum nx_reset_method method, const struct nx_boot_image *boo
   }
   nx_wasm_init_module();
   nx_wasm_instantiate(wasm);
-  status = boot ? unpack_boot_image(boot, wasm, err) : boot_now(wasm, err);
+  status = boot ? unpack_boot_image(boot, err) : boot_now(wasm, err);
   if (!status) status = protect_table(wasm, err);
   if (!status) make_guest_id();
   nx__wasm_unreserve(wasm);

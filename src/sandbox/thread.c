@@ -48,8 +48,11 @@ void nx__thread_leave_guest(struct nx_guest_thread *self, enum nx_guest_end end,
   siglongjmp(self->leave, 1);
 }
 
-/* The handlers run with each other's signals masked, and leave by jump: the mask is theirs to undo. */
+/* The handlers run with each other's signals masked, and leave by jump: the mask is theirs to undo. Kills that are
+ * already queued arrive at that moment, and must find that there is nothing left to leave. */
 static void leave_from_handler(struct nx_guest_thread *self, enum nx_guest_end end, const char *trap) {
+  self->in_guest = 0;
+  atomic_signal_fence(memory_order_seq_cst);
   unblock_signals();
   nx__thread_leave_guest(self, end, trap);
 }
