@@ -165,10 +165,11 @@ static int start(struct serve *serve, struct nx_error *err) {
   if (!status) status = open_store(serve, err);
   if (!status) status = create_exec(serve, err);
   if (!status) status = create_servers(serve, err);
-  if (!status) status = open_directory(serve, err);
   if (status) return status;
   struct nx_exec_hooks hooks = {serve->app.server, thread_blocked, thread_unblocked, wake};
   nx_exec_set_hooks(serve->app.exec, &hooks);
+  status = open_directory(serve, err);
+  if (status) return status;
   serve->app.config = &serve->config;
   serve->app.ledger = &serve->ledger;
   serve->app.cgroup = serve->cgroup;
@@ -188,8 +189,6 @@ static void log_start(const struct serve *serve) {
   if (serve->config.limit_origin == NX_LIMIT_GUESSED)
     nx_log(NX_LOG_WARN, "the container's memory limit cannot be read: the machine's memory is taken for it",
            "change", "CONTAINER_MEMORY_LIMIT", NULL);
-  if (serve->config.auth_tokens_file)
-    nx_log(NX_LOG_WARN, "AUTH_TOKENS_FILE has no effect in this version: requests are not authenticated", NULL);
 }
 
 /* ---- Serving and shutting down ----------------------------------------------------------------------------------------- */
@@ -248,6 +247,10 @@ int nx_cmd_serve(int argc, char **argv) {
   struct nx_error err;
   int status = nx_cli_load(&serve.config, &serve.cgroup, argc, argv);
   if (status) return status;
+  if (serve.config.auth_tokens_file) { /* better no server than one that is open against its operator's wish */
+    fprintf(stderr, "nexus: AUTH_TOKENS_FILE: this version does not authenticate requests; unset it to start\n");
+    return NX_EXIT_USAGE;
+  }
   nx_log_init(STDOUT_FILENO, serve.config.log_level, serve.config.log_json);
   sigemptyset(&serve.signals);
   sigaddset(&serve.signals, SIGTERM);

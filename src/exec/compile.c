@@ -31,30 +31,30 @@ static struct nx_image *make_image(struct nx_pool *pool, struct nx_job *job) {
   return image;
 }
 
-bool nx__compile(struct nx_pool *pool, struct nx_registry *registry, struct nx_cache *cache, struct nx_job *job) {
+bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job) {
   uint8_t hash[NX_HASH_BYTES];
   nx_handler_hash_source(hash, job->source.data, job->source.bytes);
-  struct nx_handler *handler = nx_registry_find(registry, hash);
+  struct nx_handler *handler = nx_registry_find(compiler->registry, hash);
   if (handler) {
     job->cache_hit = true;
     job->execution.outcome = NX_OUTCOME_SUCCESS;
     take(job, handler);
     return true;
   }
-  struct nx_image *image = cache ? nx_cache_load(cache, hash) : NULL;
+  struct nx_image *image = nx_cache_load(compiler->cache, hash);
   job->cache_hit = image != NULL;
   bool fresh = !image;
-  if (!image) image = make_image(pool, job);
+  if (!image) image = make_image(compiler->pool, job);
   if (!image) return false;
   struct nx_error err;
   int status = nx_handler_create(&handler, job->source.data, job->source.bytes, image, job->compile_us, &err);
-  if (!status && fresh && cache) nx_cache_store(cache, hash, image);
+  if (!status && fresh) nx_cache_writer_put(compiler->writer, hash, image);
   nx_image_release(image);
   if (status) {
     fail(job, &err);
     return false;
   }
-  take(job, nx_registry_keep(registry, handler));
+  take(job, nx_registry_keep(compiler->registry, handler));
   job->execution.outcome = NX_OUTCOME_SUCCESS;
   return true;
 }

@@ -5,8 +5,17 @@
 #define NX_EXEC_COMPILE_H
 
 #include "exec/exec.h"
+#include "handler/cache_writer.h"
+
+/* Where it looks, and what it compiles in; all borrowed. */
+struct nx_compiler {
+  struct nx_pool *pool;
+  struct nx_registry *registry;
+  struct nx_cache *cache;         /* NULL: none */
+  struct nx_cache_writer *writer; /* NULL: none */
+};
 
 /* Sets job->execution.handler, which the job then owns. False: job->execution says why not. */
-bool nx__compile(struct nx_pool *pool, struct nx_registry *registry, struct nx_cache *cache, struct nx_job *job);
+bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job);
 
 #endif

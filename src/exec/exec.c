@@ -5,6 +5,7 @@
  * lets the next caller of nx_exec_next take it, which is the same thread a moment later. */
 #include "exec/exec.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -19,8 +20,7 @@
 struct nx_exec {
   const struct nx_config *config;
   struct nx_ledger *ledger;
-  struct nx_registry *registry;
-  struct nx_cache *cache;
+  struct nx_compiler compiler;
   struct nx_pool *pool;
   struct nx_watchdog *watchdog;
   struct nx_exec_hooks hooks;
@@ -41,12 +41,12 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
   if (!exec) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the executor");
   exec->config = options->config;
   exec->ledger = options->ledger;
-  exec->registry = options->registry;
-  exec->cache = options->cache;
   exec->tail = &exec->head;
   pthread_mutex_init(&exec->mutex, NULL);
   pthread_cond_init(&exec->permit_free, NULL);
   int status = nx_pool_create(&exec->pool, options->config->max_instances, options->ledger, err);
+  exec->compiler = (struct nx_compiler){exec->pool, options->registry, options->cache, NULL};
+  if (!status) status = nx_cache_writer_create(&exec->compiler.writer, options->cache, err);
   const struct nx_watchdog_work work = {.self = exec, .tick = tick, .housekeeping = housekeeping};
   if (!status) status = nx_watchdog_create(&exec->watchdog, &work, err);
   if (status) {
@@ -66,6 +66,7 @@ void nx_exec_set_hooks(struct nx_exec *exec, const struct nx_exec_hooks *hooks) 
 void nx_exec_destroy(struct nx_exec *exec) {
   if (!exec) return;
   nx_watchdog_destroy(exec->watchdog);
+  nx_cache_writer_destroy(exec->compiler.writer);
   nx_pool_destroy(exec->pool);
   pthread_cond_destroy(&exec->permit_free);
   pthread_mutex_destroy(&exec->mutex);
@@ -196,7 +197,7 @@ void nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   bool compiled = true;
   bool was_slow = false;
   if (!x->handler) {
-    compiled = nx__compile(exec->pool, exec->registry, exec->cache, job);
+    compiled = nx__compile(&exec->compiler, job);
     was_slow = x->was_slow;
   }
   if (compiled && job->kind == NX_JOB_EXECUTE) {
@@ -239,7 +240,10 @@ static bool tick(void *self, uint64_t now_ns) {
 static void housekeeping(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;
   uint64_t age_ns = exec->config->idle_trim_ms * NX_NS_PER_MS;
-  if (now_ns > age_ns) nx_metrics_reclaimed(NX_METRICS_RECLAIM_IDLE_INSTANCES, nx_pool_trim(exec->pool, now_ns - age_ns));
+  size_t bytes = now_ns > age_ns ? nx_pool_trim(exec->pool, now_ns - age_ns) : 0;
+  if (!bytes) return;
+  nx_metrics_reclaimed(NX_METRICS_RECLAIM_IDLE_INSTANCES, bytes);
+  malloc_trim(0); /* what connections and compiles freed since: the burst is over */
 }
 
 size_t nx_exec_trim(struct nx_exec *exec) { return nx_pool_trim(exec->pool, UINT64_MAX); }

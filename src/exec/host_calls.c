@@ -209,6 +209,7 @@ static int32_t take_error(struct nx_execution *x, struct text json) {
   yyjson_val *object = yyjson_doc_get_root(doc);
   nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "%s", "");
   copy_member(object, "message", &x->error.message, ERROR_MESSAGE_BYTES);
+  if (!x->error.message.len) nx_buf_lit(&x->error.message, "the handler threw an error without a message");
   copy_member(object, "stack", &x->error.stack, ERROR_STACK_BYTES);
   x->error.line = position_member(object, "line");
   x->error.column = position_member(object, "column");

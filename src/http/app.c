@@ -114,16 +114,34 @@ static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *e
   return route->run(request);
 }
 
-/* What the caller sent to recognise the reply by. The server has refused CR and LF in values. */
+static bool is_request_id(struct nx_str id) {
+  for (size_t i = 0; i < id.len; i++)
+    if (id.data[i] < '!' || id.data[i] > '~') return false;
+  return id.len <= 128;
+}
+
+/* W3C trace context: VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal; later versions may append -MORE. */
+static bool is_traceparent(struct nx_str parent) {
+  static const char form[] = "xx-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx";
+  const size_t bytes = sizeof form - 1;
+  if (parent.len < bytes || parent.len > 64 || (parent.len > bytes && parent.data[bytes] != '-')) return false;
+  for (size_t i = 0; i < bytes; i++)
+    if (form[i] == '-' ? parent.data[i] != '-' : !strchr("0123456789abcdef", parent.data[i])) return false;
+  return is_request_id(parent);
+}
+
+/* What the caller sent to recognise the reply by; what is not well-formed counts as not sent. */
 static void echo_ids(struct nx_http_exchange *exchange) {
-  const struct nx_http_request *in = &exchange->request;
+  struct nx_http_request *in = &exchange->request;
   struct nx_buf *headers = &exchange->response.headers;
-  if (in->request_id.len && in->request_id.len <= 128) {
+  if (!is_request_id(in->request_id)) in->request_id = (struct nx_str){0};
+  if (!is_traceparent(in->traceparent)) in->traceparent = (struct nx_str){0};
+  if (in->request_id.len) {
     nx_buf_lit(headers, "X-Request-Id: ");
     nx_buf_add(headers, in->request_id.data, in->request_id.len);
     nx_buf_lit(headers, "\r\n");
   }
-  if (in->traceparent.len && in->traceparent.len <= 64) {
+  if (in->traceparent.len) {
     nx_buf_lit(headers, "traceparent: ");
     nx_buf_add(headers, in->traceparent.data, in->traceparent.len);
     nx_buf_lit(headers, "\r\n");

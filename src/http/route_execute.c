@@ -180,10 +180,8 @@ static int take_what(struct nx_request *request, yyjson_val *const fields[FIELD_
 }
 
 static int take_rights(struct nx_request *request, yyjson_val *const fields[FIELD_COUNT], struct nx_error *err) {
-  if (nx_capabilities_parse(&request->capabilities, fields[CAPABILITIES], fields[EXTENSIONS], err))
-    return -NX_ERR_INVALID;
   request->job.execution.rights.request = &request->capabilities;
-  return 0;
+  return nx_capabilities_parse(&request->capabilities, fields[CAPABILITIES], fields[EXTENSIONS], err);
 }
 
 /* Appends `value` as JSON. */

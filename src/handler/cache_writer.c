@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "handler/cache_writer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STACK_BYTES (256u * 1024u)
+
+struct waiting {
+  uint8_t source_hash[NX_HASH_BYTES];
+  struct nx_image *image;
+};
+
+struct nx_cache_writer {
+  struct nx_cache *cache;
+  pthread_t thread;
+  pthread_mutex_t mutex; /* guards what follows; not held while storing */
+  pthread_cond_t changed;
+  struct waiting queue[NX_CACHE_WRITER_QUEUE];
+  unsigned first, count;
+  bool stop;
+};
+
+/* Waits for the next image; false when there is none and there will be none. */
+static bool take(struct nx_cache_writer *writer, struct waiting *out) {
+  pthread_mutex_lock(&writer->mutex);
+  while (!writer->count && !writer->stop) pthread_cond_wait(&writer->changed, &writer->mutex);
+  bool any = writer->count > 0;
+  if (any) {
+    *out = writer->queue[writer->first];
+    writer->first = (writer->first + 1) % NX_CACHE_WRITER_QUEUE;
+    writer->count--;
+  }
+  pthread_mutex_unlock(&writer->mutex);
+  return any;
+}
+
+static void *run(void *argument) {
+  struct nx_cache_writer *writer = argument;
+  for (struct waiting next; take(writer, &next);) {
+    nx_cache_store(writer->cache, next.source_hash, next.image); /* a failure is logged and counted there */
+    nx_image_release(next.image);
+  }
+  return NULL;
+}
+
+int nx_cache_writer_create(struct nx_cache_writer **out, struct nx_cache *cache, struct nx_error *err) {
+  *out = NULL;
+  if (!cache) return 0;
+  struct nx_cache_writer *writer = calloc(1, sizeof *writer);
+  if (!writer) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the cache writer");
+  writer->cache = cache;
+  pthread_mutex_init(&writer->mutex, NULL);
+  pthread_cond_init(&writer->changed, NULL);
+  pthread_attr_t attributes;
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, STACK_BYTES);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  int status = pthread_create(&writer->thread, &attributes, run, writer);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  pthread_attr_destroy(&attributes);
+  if (status) {
+    free(writer);
+    errno = status;
+    return nx_error_sys(err, "cannot start the cache writer");
+  }
+  pthread_setname_np(writer->thread, "cache-writer");
+  *out = writer;
+  return 0;
+}
+
+void nx_cache_writer_put(struct nx_cache_writer *writer, const uint8_t source_hash[NX_HASH_BYTES],
+                         struct nx_image *image) {
+  if (!writer) return;
+  pthread_mutex_lock(&writer->mutex);
+  if (writer->count < NX_CACHE_WRITER_QUEUE) {
+    struct waiting *slot = &writer->queue[(writer->first + writer->count) % NX_CACHE_WRITER_QUEUE];
+    memcpy(slot->source_hash, source_hash, NX_HASH_BYTES);
+    slot->image = nx_image_hold(image);
+    writer->count++;
+    pthread_cond_signal(&writer->changed);
+  }
+  pthread_mutex_unlock(&writer->mutex);
+}
+
+void nx_cache_writer_destroy(struct nx_cache_writer *writer) {
+  if (!writer) return;
+  pthread_mutex_lock(&writer->mutex);
+  writer->stop = true;
+  pthread_cond_signal(&writer->changed);
+  pthread_mutex_unlock(&writer->mutex);
+  pthread_join(writer->thread, NULL);
+  pthread_cond_destroy(&writer->changed);
+  pthread_mutex_destroy(&writer->mutex);
+  free(writer);
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Jobs: permits, the queue, compiling once, outcomes. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "exec/exec.h"
+#include "exec/result.h"
+#include "sandbox/thread.h"
+
+static struct nx_config config;
+static struct nx_ledger *ledger;
+static struct nx_registry *registry;
+static struct nx_exec *exec;
+static uint64_t idle_floor;
+
+static int set_up(void **state) {
+  (void)state;
+  struct nx_error err;
+  struct nx_boot_image boot = nx_boot_image_linked();
+  struct nx_machine machine = {.memory_limit_bytes = {NX_READING_VALUE, 1u << 30}, .cores = 1, .max_files = 4096,
+                               .memory_bytes = {NX_READING_VALUE, 4ull << 30}};
+  NX_BUF_AUTO problems = {0};
+  static char *const environment[] = {(char *)"MAX_INSTANCES=2", (char *)"QUEUE_MAX=2", (char *)"QUEUE_TIMEOUT_MS=200",
+                                      (char *)"TIMEOUT_MS=2000", NULL};
+  assert_int_equal(nx_config_load(&config, environment, 0, NULL, &problems, &err), 0);
+  assert_int_equal(nx_config_resolve(&config, &machine, &err), 0);
+  assert_int_equal(nx_sandbox_init(NX_RESET_AUTO, &boot, &err), 0);
+  ledger = aligned_alloc(64, sizeof *ledger);
+  memset(ledger, 0, sizeof *ledger);
+  nx_ledger_set_budget(ledger, config.budget_bytes);
+  struct nx_registry_opts opts = {.cache_max_bytes = 8 << 20, .cache_max_count = 10};
+  assert_int_equal(nx_registry_create(&registry, &opts, &err), 0);
+  struct nx_exec_options options = {.config = &config, .ledger = ledger, .registry = registry};
+  assert_int_equal(nx_exec_create(&exec, &options, &err), 0);
+  return nx_sandbox_thread_enter(&err);
+}
+
+static int tear_down(void **state) {
+  (void)state;
+  nx_exec_destroy(exec);
+  for (unsigned i = 0; i < NX_LAYER_COUNT; i++) assert_int_equal(nx_ledger_current(ledger, (enum nx_layer)i), 0);
+  nx_registry_destroy(registry);
+  nx_sandbox_thread_leave();
+  nx_sandbox_deinit();
+  free(ledger);
+  return 0;
+}
+
+static struct nx_job make_job(const char *source) {
+  struct nx_error err;
+  nx__thread_init_signals(&err); /* cmocka has put its own SIGSEGV handler in the place of ours */
+  return (struct nx_job){
+    .source = {source, (uint32_t)strlen(source)},
+    .execution = {.limits = nx_exec_limits(exec)},
+  };
+}
+
+static void run_here(struct nx_job *job) {
+  assert_int_equal(nx_exec_submit(exec, job), NX_JOB_ADMITTED);
+  nx_exec_run(exec, job);
+  assert_int_equal(job->state, NX_JOB_DONE);
+}
+
+static const char *message_of(struct nx_job *job) {
+  static char text[512];
+  snprintf(text, sizeof text, "%.*s", (int)job->execution.error.message.len,
+           job->execution.error.message.len ? job->execution.error.message.data : "");
+  return text;
+}
+
+static void outcomes(void **state) {
+  (void)state;
+  static const struct {
+    const char *source;
+    enum nx_outcome outcome;
+    const char *value_or_message;
+  } table[] = {
+    {"return 1 + 1", NX_OUTCOME_SUCCESS, "2"},
+    {"export default () => ({ok: true})", NX_OUTCOME_SUCCESS, "{\"ok\":true}"},
+    {"throw new Error('boom')", NX_OUTCOME_EXECUTION_ERROR, "boom"},
+    {"let x = ;", NX_OUTCOME_COMPILATION_ERROR, "SyntaxError"},
+    {"export const a = 1", NX_OUTCOME_INVALID_HANDLER, "default"},
+    {"export default 1", NX_OUTCOME_INVALID_HANDLER, "default"},
+    {"throw new Error('top'); export default () => 1", NX_OUTCOME_COMPILATION_ERROR, "top"},
+    {"const t = await new Promise(() => {}); export default () => 1", NX_OUTCOME_COMPILATION_ERROR, "never settles"},
+    {"await new Promise(() => {})", NX_OUTCOME_EXECUTION_ERROR, "never settles"},
+    {"await new Promise((r) => setTimeout(r, 1))", NX_OUTCOME_EXECUTION_ERROR, "suspend"},
+    {"const a = []; for (;;) a.push(new Uint8Array(65536))", NX_OUTCOME_MEMORY_LIMIT, "32 MiB"},
+    {"try { new Uint8Array(1e9) } catch { return 'caught' }", NX_OUTCOME_SUCCESS, "\"caught\""},
+    {"for (let i = 0; ; i++) $log(i)", NX_OUTCOME_RESOURCE_LIMIT, "host calls"},
+    {"$log('x'.repeat(5000000))", NX_OUTCOME_RESOURCE_LIMIT, "bytes"},
+    {"return 'x'.repeat(5000000)", NX_OUTCOME_RESOURCE_LIMIT, "bytes"},
+    {"$emit('a')", NX_OUTCOME_PERMISSION_DENIED, "events:emit:a"},
+    {"$state.a = 1", NX_OUTCOME_PERMISSION_DENIED, "state:write:a"},
+    {"return $state.a", NX_OUTCOME_PERMISSION_DENIED, "state:read:a"},
+    {"const e = new Error('fake'); e.name = 'PermissionError'; throw e", NX_OUTCOME_EXECUTION_ERROR, "fake"},
+    {"try { $emit('a') } catch { return 'caught' }", NX_OUTCOME_SUCCESS, "\"caught\""},
+  };
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    struct nx_job job = make_job(table[i].source);
+    run_here(&job);
+    if (job.execution.outcome != table[i].outcome)
+      fail_msg("%s: %s %s", table[i].source, nx_outcome_code(job.execution.outcome), message_of(&job));
+    if (job.execution.outcome == NX_OUTCOME_SUCCESS) {
+      assert_int_equal(job.execution.value.len, strlen(table[i].value_or_message));
+      assert_memory_equal(job.execution.value.data, table[i].value_or_message, job.execution.value.len);
+    } else if (!strstr(message_of(&job), table[i].value_or_message)) {
+      fail_msg("%s: %s", table[i].source, message_of(&job));
+    }
+    nx_job_deinit(&job);
+  }
+}
+
+static void deadlines(void **state) {
+  (void)state;
+  struct nx_job job = make_job("for (;;);");
+  job.execution.limits.timeout_ns = 30 * NX_NS_PER_MS;
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_TIMEOUT);
+  nx_job_deinit(&job);
+  job = make_job("for (;;); export default () => 1");
+  job.execution.limits.timeout_ns = 30 * NX_NS_PER_MS;
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_COMPILATION_ERROR);
+  nx_job_deinit(&job);
+}
+
+static void equal_source_compiles_once(void **state) {
+  (void)state;
+  struct nx_job first = make_job("return 'once'"), second = make_job("return 'once'");
+  run_here(&first);
+  run_here(&second);
+  assert_false(first.cache_hit);
+  assert_true(first.compile_us > 0);
+  assert_true(second.cache_hit);
+  assert_int_equal(second.compile_us, 0);
+  nx_job_deinit(&first);
+  nx_job_deinit(&second);
+}
+
+static void effects_of_a_failure_are_not_shown(void **state) {
+  (void)state;
+  struct nx_job job = make_job("$log('said'); $log.warn('twice'); throw new TypeError('no')");
+  run_here(&job);
+  NX_BUF_AUTO out = {0};
+  nx_result_write(&job, &out);
+  nx_buf_char(&out, 0);
+  assert_non_null(strstr(out.data, "\"logs\":[{\"level\":\"info\",\"message\":\"said\"},{\"level\":\"warn\""));
+  assert_non_null(strstr(out.data, "\"error\":{\"code\":\"EXECUTION_ERROR\",\"message\":\"TypeError: no\""));
+  assert_non_null(strstr(out.data, "\"location\":{\"line\":1,"));
+  assert_non_null(strstr(out.data, "\"snippet\":\"1 |"));
+  nx_job_deinit(&job);
+}
+
+static void queue_is_bounded_and_in_order(void **state) {
+  (void)state;
+  struct nx_job jobs[6];
+  enum nx_job_state expected[] = {NX_JOB_ADMITTED, NX_JOB_ADMITTED, NX_JOB_QUEUED, NX_JOB_QUEUED, NX_JOB_REFUSED,
+                                  NX_JOB_REFUSED};
+  for (size_t i = 0; i < 6; i++) {
+    jobs[i] = make_job("return 1");
+    assert_int_equal(nx_exec_submit(exec, &jobs[i]), expected[i]);
+  }
+  assert_int_equal(jobs[4].refusal.code, NX_ERR_OVERLOADED);
+  assert_null(nx_exec_next(exec)); /* no permit is free */
+  nx_exec_run(exec, &jobs[0]);
+  assert_ptr_equal(nx_exec_next(exec), &jobs[2]);
+  assert_null(nx_exec_next(exec));
+  nx_exec_run(exec, &jobs[2]);
+  nx_exec_run(exec, &jobs[1]);
+  assert_ptr_equal(nx_exec_next(exec), &jobs[3]);
+  nx_exec_run(exec, &jobs[3]);
+  struct nx_exec_stats stats;
+  nx_exec_read_stats(exec, &stats);
+  assert_int_equal(stats.active, 0);
+  assert_int_equal(stats.queue_depth, 0);
+  for (size_t i = 0; i < 6; i++) nx_job_deinit(&jobs[i]);
+}
+
+static _Atomic int wakes;
+static void count_wake(void *unused) {
+  (void)unused;
+  wakes++;
+}
+
+static void who_waits_too_long_is_told(void **state) {
+  (void)state;
+  struct nx_job jobs[3];
+  struct nx_exec_hooks hooks = {.wake = count_wake};
+  nx_exec_set_hooks(exec, &hooks);
+  for (size_t i = 0; i < 3; i++) {
+    jobs[i] = make_job("return 1");
+    nx_exec_submit(exec, &jobs[i]);
+  }
+  uint64_t began = nx_clock_ns();
+  struct nx_job *expired = NULL;
+  while (!expired && nx_clock_ns() - began < 5 * NX_NS_PER_S) {
+    if (wakes) expired = nx_exec_next(exec); /* the watchdog asks for someone to look */
+    usleep(1000);
+  }
+  assert_ptr_equal(expired, &jobs[2]);
+  assert_int_equal(jobs[2].state, NX_JOB_EXPIRED);
+  assert_true(nx_clock_ns() - began >= 200 * NX_NS_PER_MS);
+  nx_exec_run(exec, &jobs[0]);
+  nx_exec_run(exec, &jobs[1]);
+  nx_exec_set_hooks(exec, &(struct nx_exec_hooks){0});
+  for (size_t i = 0; i < 3; i++) nx_job_deinit(&jobs[i]);
+}
+
+static void *run_waiting(void *job) {
+  struct nx_error err;
+  nx_sandbox_thread_enter(&err);
+  nx_exec_run_waiting(exec, job);
+  nx_sandbox_thread_leave();
+  return NULL;
+}
+
+static void work_that_is_no_request_waits(void **state) {
+  (void)state;
+  struct nx_job first = make_job("return 1"), second = make_job("return 2"), waiting = make_job("return 3");
+  nx_exec_submit(exec, &first);
+  nx_exec_submit(exec, &second);
+  pthread_t thread;
+  pthread_create(&thread, NULL, run_waiting, &waiting);
+  nx_exec_run(exec, &first);
+  pthread_join(thread, NULL);
+  assert_int_equal(waiting.execution.outcome, NX_OUTCOME_SUCCESS);
+  nx_exec_run(exec, &second);
+  nx_job_deinit(&first);
+  nx_job_deinit(&second);
+  nx_job_deinit(&waiting);
+}
+
+/* The ledger is back at its floor after whatever happened: every charge is returned exactly once. */
+static void memory_is_returned(void **state) {
+  (void)state;
+  static const char *const sources[] = {
+    "return new Uint8Array(20000000).length", "const a = []; for (;;) a.push({})", "return 1", "let x = ;", "null.x",
+  };
+  nx_exec_trim(exec);
+  idle_floor = nx_ledger_current(ledger, NX_LAYER_INSTANCES);
+  for (int round = 0; round < 40; round++) {
+    struct nx_job job = make_job(sources[(size_t)round % (sizeof sources / sizeof *sources)]);
+    run_here(&job);
+    nx_job_deinit(&job);
+  }
+  nx_exec_trim(exec);
+  assert_true(nx_ledger_current(ledger, NX_LAYER_INSTANCES) <= idle_floor + (1u << 20));
+}
+
+static void without_budget_jobs_are_refused(void **state) {
+  (void)state;
+  nx_ledger_set_budget(ledger, 0);
+  struct nx_job job = make_job("return 'no room'");
+  run_here(&job);
+  assert_int_equal(job.refusal.code, NX_ERR_OVERLOADED);
+  nx_job_deinit(&job);
+  nx_ledger_set_budget(ledger, nx_ledger_total(ledger) + (6u << 20));
+  job = make_job("return new Uint8Array(20000000).length"); /* admitted, then refused growth */
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_RESOURCE_LIMIT);
+  nx_job_deinit(&job);
+  nx_ledger_set_budget(ledger, config.budget_bytes);
+  job = make_job("return 1");
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+  nx_job_deinit(&job);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test(outcomes), cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
+    cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
+    cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
+    cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_are_refused),
+  };
+  return cmocka_run_group_tests(tests, set_up, tear_down);
+}
