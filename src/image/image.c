@@ -178,6 +178,33 @@ int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, const 
   return 0;
 }
 
+static _Atomic int packed_count;
+
+static int make_packed(const struct nx_image *image) {
+  size_t bytes = (size_t)image->page_count * NX_PAGE_BYTES;
+  int fd = memfd_create("nexus-handler-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return -1;
+  if (write(fd, image->pages, bytes) == (ssize_t)bytes &&
+      !fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL))
+    return fd;
+  close(fd);
+  return -1;
+}
+
+int nx_image_packed_fd(struct nx_image *image) {
+  int have = atomic_load(&image->_packed_fd);
+  if (have) return have - 1;
+  if (!image->page_count || atomic_fetch_add(&packed_count, 1) >= NX_IMAGE_PACKED_MAX) {
+    if (image->page_count) atomic_fetch_sub(&packed_count, 1);
+    return -1;
+  }
+  int fd = make_packed(image);
+  if (fd >= 0 && atomic_compare_exchange_strong(&image->_packed_fd, &have, fd + 1)) return fd;
+  atomic_fetch_sub(&packed_count, 1);
+  if (fd >= 0) close(fd); /* another thread was quicker */
+  return have - 1;
+}
+
 struct nx_image *nx_image_hold(struct nx_image *image) {
   if (image) atomic_fetch_add_explicit(&image->_refs, 1, memory_order_relaxed);
   return image;
@@ -187,6 +214,10 @@ void nx_image_release(struct nx_image *image) {
   if (!image || atomic_fetch_sub_explicit(&image->_refs, 1, memory_order_acq_rel) != 1) return;
   if (image->base) munmap((void *)(uintptr_t)image->base, image->memory_bytes);
   if (image->memfd >= 0) close(image->memfd);
+  if (image->_packed_fd > 0) {
+    close(image->_packed_fd - 1);
+    atomic_fetch_sub(&packed_count, 1);
+  }
   nx_image_release(image->parent);
   free(image);
 }
@@ -207,7 +238,8 @@ const uint8_t *nx_image_page(const struct nx_image *image, uint32_t index) {
 
 size_t nx_image_bytes(const struct nx_image *image) {
   if (!image->parent) return sizeof *image;
-  return sizeof *image + (size_t)image->page_count * (sizeof(uint32_t) + NX_PAGE_BYTES);
+  size_t page_bytes = NX_PAGE_BYTES * (atomic_load_explicit(&image->_packed_fd, memory_order_relaxed) ? 2 : 1);
+  return sizeof *image + (size_t)image->page_count * (sizeof(uint32_t) + page_bytes);
 }
 
 /* ---- Bytes -------------------------------------------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ struct nx_image {
   uint32_t page_count;             /* delta only: pages that differ from the parent … */
   const uint32_t *page_index;      /* … ascending, in units of NX_PAGE_BYTES … */
   const uint8_t *pages;            /* … and their content, NX_PAGE_BYTES each, in the same order */
+  _Atomic int _packed_fd;          /* delta only: nx_image_packed_fd + 1; 0: not made yet */
 };
 
 /* Copies `memory` into a sealed memfd. */
@@ -62,7 +63,12 @@ void nx_image_release(struct nx_image *image); /* NULL is allowed */
 
 /* The content of a page as the image shows it: own page, the parent's, or zeroes past the parent's end. */
 const uint8_t *nx_image_page(const struct nx_image *image, uint32_t index);
-/* Heap that a delta takes. */
+/* A sealed memfd that holds the delta's own pages in order, for mapping a handler that is used a lot; made on first use
+ * and kept. Negative when there is none to be had: too many (NX_IMAGE_PACKED_MAX), no memory, no descriptors. */
+#define NX_IMAGE_PACKED_MAX 256
+int nx_image_packed_fd(struct nx_image *image);
+
+/* Memory that a delta takes. */
 size_t nx_image_bytes(const struct nx_image *image);
 
 /* A delta as bytes and back, for the compile cache. Decoding treats the bytes as hostile: every count and offset is

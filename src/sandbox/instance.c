@@ -28,9 +28,11 @@
 #define CANARY_INTERVAL 512
 /* Private pages kept over a reset; more than this is given back to the kernel (2 MiB). */
 #define RESIDENT_KEEP_PAGES 512u
-/* Pages that only an earlier handler or a compile made private would be copied at every reset for ever. So this many
- * resets after an image was first shown, all private pages are dropped once; those that the handler really needs come
- * back by faults. Not at once, because instances may go back and forth between handlers. */
+/* An image is shown by copying its pages, which makes them private; so were those that an earlier handler or a compile
+ * changed. All would be copied at every reset for ever. So this many resets after an image was first shown the instance
+ * settles: private pages are dropped, the image's own pages are mapped from a file, and only what executions really
+ * change comes back by faults. Not at once: it costs as much as some ten executions, and instances may go back and forth
+ * between handlers. */
 #define SETTLE_AFTER_RESETS 16u
 /* Heap growth after which the engine looks for cycles. Collecting touches every object, and with it most pages. */
 #define GC_HEADROOM_BYTES (1u << 20)
@@ -40,6 +42,7 @@ struct nx_instance {
   struct nx_image *image;
   struct nx_page_list pages; /* private pages, valid while list_valid */
   bool list_valid;
+  bool settled;              /* the image's own pages are mapped, not copied */
   uint64_t list_thread;      /* serial of the thread that made the list … */
   long list_faults;          /* … and its fault count then */
   uint32_t resets;           /* since the image is shown */
@@ -149,13 +152,37 @@ static void lay_delta(struct nx_instance *instance, const struct nx_image *image
     memcpy(page_at(instance, image->page_index[i]), image->pages + (size_t)i * NX_PAGE_BYTES, NX_PAGE_BYTES);
 }
 
+/* Maps every page of `image` itself, run by run; the base's pages stay as they are. */
+static bool map_delta(struct nx_instance *instance, struct nx_image *image) {
+  int fd = nx_image_packed_fd(image);
+  if (fd < 0) return false;
+  for (uint32_t i = 0, run; i < image->page_count; i += run) {
+    for (run = 1; i + run < image->page_count && image->page_index[i + run] == image->page_index[i] + run; run++) {
+    }
+    void *at = page_at(instance, image->page_index[i]);
+    size_t bytes = (size_t)run * NX_PAGE_BYTES;
+    if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+             (off_t)i * NX_PAGE_BYTES) == MAP_FAILED)
+      return false;
+    madvise(at, bytes, MADV_NOHUGEPAGE);
+  }
+  return true;
+}
+
+/* Takes the pages of `old` back, so that the base shows everywhere below `end`. */
+static bool unlay(struct nx_instance *instance, const struct nx_image *old, uint32_t end) {
+  if (instance->settled) return map_base(instance->wasm);
+  for (uint32_t i = 0; i < old->page_count && old->page_index[i] < end; i++)
+    memcpy(page_at(instance, old->page_index[i]), nx_image_page(nx__sandbox.base, old->page_index[i]), NX_PAGE_BYTES);
+  return true;
+}
+
 int nx_instance_show(struct nx_instance *instance, struct nx_image *image, struct nx_error *err) {
   struct nx_image *old = instance->image;
   if (old == image) return 0;
   if (!fit_size(instance, image->memory_bytes)) return nx_error_sys(err, "cannot size an instance for its image");
-  uint32_t end = image->memory_bytes / NX_PAGE_BYTES;
-  for (uint32_t i = 0; i < old->page_count && old->page_index[i] < end; i++)
-    memcpy(page_at(instance, old->page_index[i]), nx_image_page(nx__sandbox.base, old->page_index[i]), NX_PAGE_BYTES);
+  if (!unlay(instance, old, image->memory_bytes / NX_PAGE_BYTES)) fatal("cannot map the base image");
+  instance->settled = false;
   lay_delta(instance, image);
   nx_wasm_stack_pointer(instance->wasm) = image->globals.stack_pointer;
   instance->image = nx_image_hold(image);
@@ -231,7 +258,8 @@ static void forget_growth(struct nx_instance *instance) {
   while (instance->pages.count && instance->pages.index[instance->pages.count - 1] >= end) instance->pages.count--;
 }
 
-/* Drops every private page and lays the image anew. */
+/* Drops every private page and lays the image anew. A part of the image beyond the base, if it was mapped, is dropped with
+ * the rest of what lies there. */
 static void remap(struct nx_instance *instance) {
   wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
   uint32_t base_bytes = nx__sandbox.base->memory_bytes;
@@ -240,6 +268,28 @@ static void remap(struct nx_instance *instance) {
     fatal("cannot drop pages");
   if (!fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
   lay_delta(instance, instance->image);
+  instance->settled = false;
+  instance->list_valid = false;
+}
+
+/* Images that reach beyond the base stay copied: the memory there is anonymous, and growth and its undoing rely on it. */
+static void settle(struct nx_instance *instance) {
+  remap(instance);
+  struct nx_image *image = instance->image;
+  if (image->memory_bytes > nx__sandbox.base->memory_bytes) return;
+  if (map_delta(instance, image))
+    instance->settled = true;
+  else
+    remap(instance);
+}
+
+/* The clean view of a settled instance is all in its mappings. */
+static void drop_private_pages(struct nx_instance *instance) {
+  wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
+  if (!instance->settled)
+    remap(instance);
+  else if (madvise(memory->data, memory->size, MADV_DONTNEED))
+    fatal("cannot drop pages");
   instance->list_valid = false;
 }
 
@@ -254,9 +304,10 @@ size_t nx_instance_reset(struct nx_instance *instance) {
   instance->dirty_pages = instance->pages.count;
   if (grown && !fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
   forget_growth(instance);
-  bool settle = ++instance->resets == SETTLE_AFTER_RESETS;
-  if (settle || instance->pages.count > RESIDENT_KEEP_PAGES + instance->image->page_count)
-    remap(instance);
+  if (++instance->resets == SETTLE_AFTER_RESETS)
+    settle(instance);
+  else if (instance->pages.count > RESIDENT_KEEP_PAGES + instance->image->page_count)
+    drop_private_pages(instance);
   else
     restore_pages(instance);
   return grown;
@@ -265,15 +316,16 @@ size_t nx_instance_reset(struct nx_instance *instance) {
 size_t nx_instance_trim(struct nx_instance *instance, size_t keep_bytes) {
   size_t held = nx_instance_resident_bytes(instance);
   if (held <= keep_bytes) return 0;
-  remap(instance);
-  size_t left = (size_t)instance->image->page_count * NX_PAGE_BYTES;
+  drop_private_pages(instance);
+  size_t left = nx_instance_resident_bytes(instance);
   return held > left ? held - left : 0;
 }
 
 uint32_t nx_instance_dirty_pages(const struct nx_instance *instance) { return instance->dirty_pages; }
 
 size_t nx_instance_resident_bytes(const struct nx_instance *instance) {
-  uint32_t pages = instance->list_valid ? instance->pages.count : instance->image->page_count;
+  uint32_t laid = instance->settled ? 0 : instance->image->page_count;
+  uint32_t pages = instance->list_valid ? instance->pages.count : laid;
   return (size_t)pages * NX_PAGE_BYTES;
 }
 
