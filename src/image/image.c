@@ -101,24 +101,25 @@ int nx_image_create_base(struct nx_image **out, const uint8_t *memory, uint32_t 
   return 0;
 }
 
-static int write_records(struct nx_image *image, const uint8_t *records, uint32_t count, struct nx_error *err) {
-  for (uint32_t i = 0; i < count; i++, records += sizeof(uint32_t) + NX_PAGE_BYTES) {
-    uint32_t index;
-    memcpy(&index, records, sizeof index);
-    int status = write_page(image->memfd, index, records + sizeof index, err);
-    if (status) return status;
+/* One write for each run of adjacent pages. */
+static int write_runs(int fd, const struct nx_base_pages *from, struct nx_error *err) {
+  for (uint32_t i = 0, run; i < from->count; i += run) {
+    for (run = 1; i + run < from->count && from->index[i + run] == from->index[i] + run; run++) {
+    }
+    ssize_t bytes = (ssize_t)run * NX_PAGE_BYTES;
+    const uint8_t *pages = from->pages + (size_t)i * NX_PAGE_BYTES;
+    if (pwrite(fd, pages, (size_t)bytes, (off_t)from->index[i] * NX_PAGE_BYTES) != bytes)
+      return nx_error_sys(err, "cannot write the base image");
   }
   return 0;
 }
 
-int nx_image_create_base_from_records(struct nx_image **out, const uint8_t *records, uint32_t count,
-                                      uint32_t memory_bytes, struct nx_guest_globals globals,
-                                      const uint8_t hash[NX_HASH_BYTES], struct nx_error *err) {
-  struct nx_image *image = allocate_base(memory_bytes, globals, err);
+int nx_image_create_base_from_pages(struct nx_image **out, const struct nx_base_pages *from, struct nx_error *err) {
+  struct nx_image *image = allocate_base(from->memory_bytes, from->globals, err);
   if (!image) return -NX_ERR_NO_MEMORY;
-  memcpy(image->hash, hash, NX_HASH_BYTES);
+  memcpy(image->hash, from->hash, NX_HASH_BYTES);
   int status = open_base(image, err);
-  if (!status) status = write_records(image, records, count, err);
+  if (!status) status = write_runs(image->memfd, from, err);
   if (!status) status = seal_base(image, err);
   if (status) {
     nx_image_release(image);

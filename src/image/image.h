@@ -46,12 +46,17 @@ struct nx_image {
 int nx_image_create_base(struct nx_image **out, const uint8_t *memory, uint32_t memory_bytes,
                          struct nx_guest_globals globals, struct nx_error *err);
 
-/* The same from the form that is linked into the binary (sandbox/boot_image.c): `count` records of a page index (four
- * bytes, ascending) and the page, all other pages being zero. `hash` is the one that create_base gave the image when the
- * records were made. */
-int nx_image_create_base_from_records(struct nx_image **out, const uint8_t *records, uint32_t count,
-                                      uint32_t memory_bytes, struct nx_guest_globals globals,
-                                      const uint8_t hash[NX_HASH_BYTES], struct nx_error *err);
+/* The same from the form that is linked into the binary (sandbox/boot_image.c): the pages that are not zero, in order,
+ * and their ascending indices. `hash` is the one that create_base gave the image when that was made. */
+struct nx_base_pages {
+  const uint32_t *index;
+  const uint8_t *pages;
+  uint32_t count;
+  uint32_t memory_bytes;
+  struct nx_guest_globals globals;
+  const uint8_t *hash;
+};
+int nx_image_create_base_from_pages(struct nx_image **out, const struct nx_base_pages *from, struct nx_error *err);
 
 /* A delta over `parent`: keeps those of the `candidate` pages (ascending) that really differ from it. */
 int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, const uint8_t *memory, uint32_t memory_bytes,

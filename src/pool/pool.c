@@ -11,6 +11,7 @@ struct nx_slot {
   struct nx_instance *instance;
   size_t charged_bytes;
   uint64_t idle_since_ns;
+  uint64_t last_thread; /* its caches are warm, and its fault count tells which pages are private (sandbox/instance.c) */
   bool active, trimmed;
   struct nx_slot *colder; /* list of idle slots, the last used first */
 };
@@ -51,13 +52,18 @@ void nx_pool_destroy(struct nx_pool *pool) {
 
 /* ---- Choosing ----------------------------------------------------------------------------------------------------- */
 
-/* The idle slot that shows `image` and was used last; else an absent one while there are any; else the coldest. */
+/* The idle slot that shows `image` and that this thread used last; else any that shows it; else an absent one while
+ * there are any; else the coldest. */
 static struct nx_slot **choose_idle(struct nx_pool *pool, const struct nx_image *image) {
-  struct nx_slot **coldest = NULL;
+  uint64_t thread = nx_sandbox_thread_serial();
+  struct nx_slot **shows = NULL, **coldest = NULL;
   for (struct nx_slot **at = &pool->idle; *at; at = &(*at)->colder) {
-    if (nx_instance_image((*at)->instance) == image) return at;
+    bool fits = nx_instance_image((*at)->instance) == image;
+    if (fits && (*at)->last_thread == thread) return at;
+    if (fits && !shows) shows = at;
     coldest = at;
   }
+  if (shows) return shows;
   return pool->created < pool->max ? NULL : coldest;
 }
 
@@ -130,6 +136,7 @@ void nx_pool_release(struct nx_pool *pool, struct nx_lease *lease) {
   slot->charged_bytes += nx_instance_reset(slot->instance); /* nx_pool_grant charged the growth */
   recharge(pool, slot, nx_instance_resident_bytes(slot->instance));
   slot->idle_since_ns = nx_clock_ns();
+  slot->last_thread = nx_sandbox_thread_serial();
   slot->trimmed = false;
   put_slot(pool, slot);
 }

@@ -107,7 +107,7 @@ static int boot_now(nx_wasm *wasm, struct nx_error *err) {
   return nx_image_create_base(&nx__sandbox.base, memory->data, (uint32_t)memory->size, globals, err);
 }
 
-/* ---- The boot image as bytes: a header, then the pages that are not zero ------------------------------------------- */
+/* ---- The boot image as bytes: a header, the indices of the pages that are not zero, the pages ----------------------- */
 
 struct boot_header {
   uint32_t call_area, inline_input, inline_input_bytes;
@@ -116,8 +116,12 @@ struct boot_header {
   uint8_t hash[NX_HASH_BYTES];
 };
 
-void nx_sandbox_write_boot_image(struct nx_buf *out) {
+static bool is_zero(const uint8_t *page) {
   static const uint8_t zeroes[NX_PAGE_BYTES];
+  return !memcmp(page, zeroes, NX_PAGE_BYTES);
+}
+
+void nx_sandbox_write_boot_image(struct nx_buf *out) {
   const struct nx_image *base = nx__sandbox.base;
   struct boot_header header = {
     .call_area = nx__sandbox.call_area,
@@ -126,28 +130,32 @@ void nx_sandbox_write_boot_image(struct nx_buf *out) {
     .memory_bytes = base->memory_bytes,
     .globals = base->globals,
   };
+  uint32_t pages = base->memory_bytes / NX_PAGE_BYTES;
   memcpy(header.hash, base->hash, NX_HASH_BYTES);
-  size_t at = out->len;
+  for (uint32_t i = 0; i < pages; i++) header.page_count += !is_zero(nx_image_page(base, i));
   nx_buf_add(out, &header, sizeof header);
-  for (uint32_t i = 0; i < base->memory_bytes / NX_PAGE_BYTES; i++) {
-    const uint8_t *page = nx_image_page(base, i);
-    if (!memcmp(page, zeroes, NX_PAGE_BYTES)) continue;
-    nx_buf_add(out, &i, sizeof i);
-    nx_buf_add(out, page, NX_PAGE_BYTES);
-    header.page_count++;
-  }
-  if (!out->failed) memcpy(out->data + at, &header, sizeof header);
+  for (uint32_t i = 0; i < pages; i++)
+    if (!is_zero(nx_image_page(base, i))) nx_buf_add(out, &i, sizeof i);
+  for (uint32_t i = 0; i < pages; i++)
+    if (!is_zero(nx_image_page(base, i))) nx_buf_add(out, nx_image_page(base, i), NX_PAGE_BYTES);
 }
 
-/* Our own build's bytes: trusted like the code beside them. */
+/* Our own build's bytes: trusted like the code beside them, and aligned for the header. */
 static int unpack_boot_image(const struct nx_boot_image *boot, struct nx_error *err) {
-  struct boot_header header;
-  memcpy(&header, boot->bytes, sizeof header);
-  nx__sandbox.call_area = header.call_area;
-  nx__sandbox.inline_input = header.inline_input;
-  nx__sandbox.inline_input_bytes = header.inline_input_bytes;
-  return nx_image_create_base_from_records(&nx__sandbox.base, boot->bytes + sizeof header, header.page_count,
-                                           header.memory_bytes, header.globals, header.hash, err);
+  const struct boot_header *header = (const struct boot_header *)boot->bytes;
+  const uint32_t *index = (const uint32_t *)(header + 1);
+  nx__sandbox.call_area = header->call_area;
+  nx__sandbox.inline_input = header->inline_input;
+  nx__sandbox.inline_input_bytes = header->inline_input_bytes;
+  const struct nx_base_pages pages = {
+    .index = index,
+    .pages = (const uint8_t *)(index + header->page_count),
+    .count = header->page_count,
+    .memory_bytes = header->memory_bytes,
+    .globals = header->globals,
+    .hash = header->hash,
+  };
+  return nx_image_create_base_from_pages(&nx__sandbox.base, &pages, err);
 }
 
 static void make_guest_id(void) {

@@ -60,6 +60,8 @@ size_t nx_sandbox_native_stack_bytes(size_t guest_stack_bytes);
 /* Gives the calling thread what it needs to enter guests (alternate signal stack, stack bounds, a kill slot). */
 int nx_sandbox_thread_enter(struct nx_error *err);
 void nx_sandbox_thread_leave(void);
+/* A number for the calling thread that is never used again; 0 when it did not enter. */
+uint64_t nx_sandbox_thread_serial(void);
 
 /* Called by the watchdog thread, every millisecond or so while anything runs: ends executions that are overdue.
  * Returns the number of threads inside a guest now; `newly_slow` counts executions that have just passed

@@ -153,6 +153,7 @@ int nx_sandbox_thread_enter(struct nx_error *err) {
     goto unmap_stack;
   }
   self->tid = (int)syscall(SYS_gettid);
+  pthread_getcpuclockid(pthread_self(), &self->cpu_clock);
   pthread_mutex_lock(&threads_mutex);
   self->serial = ++last_serial;
   self->next = threads;
@@ -184,6 +185,21 @@ void nx_sandbox_thread_leave(void) {
   free(self);
 }
 
+uint64_t nx_sandbox_thread_serial(void) { return self_thread ? self_thread->serial : 0; }
+
+/* An execution is slow when its thread has really been computing for so long: one that was merely preempted needs no
+ * replacement at the sockets. Asking for another thread's CPU time is a system call, made only once the wall clock has
+ * passed the mark. */
+static bool is_slow(struct nx_guest_thread *thread, uint64_t run, uint64_t slow_after_ns) {
+  uint64_t cpu_ns = nx_clock_read_ns(thread->cpu_clock);
+  if (thread->watched_run != run) {
+    thread->watched_run = run;
+    thread->watched_cpu_ns = cpu_ns;
+    return false;
+  }
+  return cpu_ns - thread->watched_cpu_ns >= slow_after_ns;
+}
+
 unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *newly_slow) {
   unsigned inside = 0;
   *newly_slow = 0;
@@ -193,7 +209,7 @@ unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *new
     if (!run) continue;
     inside++;
     uint64_t began = atomic_load_explicit(&thread->watch_began_ns, memory_order_relaxed);
-    if (!(run & 1) && now_ns > began && now_ns - began >= slow_after_ns)
+    if (!(run & 1) && now_ns > began && now_ns - began >= slow_after_ns && is_slow(thread, run, slow_after_ns))
       *newly_slow += atomic_compare_exchange_strong(&thread->run, &run, run | 1);
     uint64_t deadline = atomic_load_explicit(&thread->deadline_ns, memory_order_relaxed);
     if (deadline && now_ns >= deadline) syscall(SYS_tgkill, getpid(), thread->tid, KILL_SIGNAL);

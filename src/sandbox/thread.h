@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "sandbox/sandbox.h"
 #include "sandbox/wasm-rt.h"
@@ -49,6 +50,8 @@ struct nx_guest_thread {
   _Atomic uint64_t deadline_ns;
   _Atomic uint64_t watch_began_ns;
   uint64_t executions;
+  clockid_t cpu_clock;
+  uint64_t watched_run, watched_cpu_ns; /* the watchdog's own notes */
   int tid;
   struct nx_guest_thread *next, **link; /* list of threads, under its mutex */
 };
