@@ -28,8 +28,10 @@ struct nx_abi_call {
   uint32_t gc_headroom_bytes;   /* heap growth after which the engine looks for cycles */
   uint32_t inline_input;        /* set by the guest at boot: a buffer that needs no allocation … */
   uint32_t inline_input_bytes;  /* … and its size */
+  uint32_t heap_bytes;          /* kept by the guest: what its engine has allocated */
+  uint32_t _unused;
 };
-static_assert(sizeof(struct nx_abi_call) == 48, "nx_abi_call is shared by host and guest");
+static_assert(sizeof(struct nx_abi_call) == 56, "nx_abi_call is shared by host and guest");
 
 /* nx_host_call(op, a, a_bytes, b, b_bytes): everything the guest can ask of the host.
  * The result is one of enum nx_abi_reply, or a positive number where the operation says so. */

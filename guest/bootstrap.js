@@ -23,6 +23,7 @@
   const mapDelete = uncurry(Map.prototype.delete);
   const match = uncurry(RegExp.prototype.exec);
   const push = uncurry(Array.prototype.push);
+  const slice = uncurry(String.prototype.slice);
   const split = uncurry(String.prototype.split);
   const includes = uncurry(String.prototype.includes);
   const then = uncurry(Promise.prototype.then);
@@ -204,15 +205,19 @@
     }
   };
 
+  // Texts of errors are cut: they go to logs and replies.
+  const MESSAGE_MAX = 4096, STACK_MAX = 8192;
+
   // {name, message, stack, line, column} of anything that was thrown. The message of a plain Error stands alone, any
   // other kind's begins with its name. Stack lines of our own scripts are left out.
   function describe(thrown) {
     const isError = attempt(() => thrown instanceof Error, false);
     const read = (key) => (isError ? attempt(() => thrown[key], undefined) : undefined);
-    const name = isError ? attempt(() => String(read("name")), "Error") : "Error";
-    const message = isError ? attempt(() => String(read("message")), "") : attempt(() => format(thrown), "unprintable value");
+    const name = isError ? slice(attempt(() => String(read("name")), "Error"), 0, 256) : "Error";
+    const text = isError ? attempt(() => String(read("message")), "") : attempt(() => format(thrown), "unprintable value");
+    const message = slice(text, 0, MESSAGE_MAX);
     const headline = message ? `${name}: ${message}` : name;
-    const lines = split(attempt(() => String(read("stack") ?? ""), ""), "\n");
+    const lines = split(slice(attempt(() => String(read("stack") ?? ""), ""), 0, STACK_MAX), "\n");
     const kept = [headline];
     let line, column;
     for (let i = 0; i < lines.length; i++) {
@@ -227,6 +232,13 @@
     return { __proto__: null, name, message: name === "Error" ? message : headline, stack: join(kept, "\n"), line, column };
   }
   host.describeError = (thrown) => stringify(describe(thrown));
+
+  // The engine's call sites hand out the functions of every frame, ours and our callers' included.
+  Error.prepareStackTrace = (_, sites) => sites;
+  const callSite = Object.getPrototypeOf(new Error().stack[0]);
+  Error.prepareStackTrace = undefined;
+  delete callSite.getFunction;
+  delete callSite.getThis;
 
   // ---- The second argument of a module's default export ------------------------------------------------------------
 

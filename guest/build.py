@@ -94,11 +94,19 @@ def check_generated(text: str) -> None:
         sys.exit(f"guest: a static offset of {largest} bytes does not fit the guard of {guard_bytes}")
 
 
+def check_globals(header: str) -> None:
+    """Images hold every mutable global of the guest: struct nx_guest_globals has the stack pointer, and only that."""
+    found = re.findall(r"^  [us](?:32|64) (\w+);|^  f(?:32|64) (\w+);", header, re.MULTILINE)
+    if len(found) != 1:
+        sys.exit(f"guest: expected one mutable global, the stack pointer, found {found}")
+
+
 def build_native(work: pathlib.Path, cc: str) -> None:
     generated = work / "guest.c"
     run(["wasm2c", "-n", "guest", work / "guest.wasm", "-o", generated])
     text = generated.read_text()
     check_generated(text)
+    check_globals((work / "guest.h").read_text())
     # There is one module, so every table entry belongs to the instance that calls: its pointer need not be fetched,
     # and one read-only table serves all instances.
     text = re.sub(r"instance->\w+\.data\[\w+\]\.module_instance", "instance", text)

@@ -311,15 +311,34 @@ static JSModuleDef *refuse_import(JSContext *c, const char *name, void *opaque) 
 
 static uint32_t backing_allocations; /* blocks that the engine's arenas took from the C library */
 
+static size_t backing_usable_size(const void *block) { return block ? malloc_usable_size((void *)block) : 0; }
+
+static void *count(void *block) {
+  area.call.heap_bytes += (uint32_t)backing_usable_size(block);
+  return block;
+}
 static void *backing_malloc(void *opaque, size_t size) {
   (void)opaque;
   backing_allocations++;
-  return malloc(size);
+  return count(malloc(size));
 }
-static void *backing_calloc(void *opaque, size_t count, size_t size) { (void)opaque; return calloc(count, size); }
-static void *backing_realloc(void *opaque, void *block, size_t size) { (void)opaque; return realloc(block, size); }
-static void backing_free(void *opaque, void *block) { (void)opaque; free(block); }
-static size_t backing_usable_size(const void *block) { return malloc_usable_size((void *)block); }
+static void *backing_calloc(void *opaque, size_t number, size_t size) {
+  (void)opaque;
+  return count(calloc(number, size));
+}
+static void backing_free(void *opaque, void *block) {
+  (void)opaque;
+  area.call.heap_bytes -= (uint32_t)backing_usable_size(block);
+  free(block);
+}
+static void *backing_realloc(void *opaque, void *block, size_t size) {
+  (void)opaque;
+  size_t before = backing_usable_size(block);
+  void *moved = realloc(block, size);
+  if (!moved) return NULL;
+  area.call.heap_bytes -= (uint32_t)before;
+  return count(moved);
+}
 
 static const JSMallocFunctions backing = {
   backing_calloc, backing_malloc, backing_free, backing_realloc, backing_usable_size,

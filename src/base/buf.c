@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_text.h"
+
 void nx_buf_deinit(struct nx_buf *buf) {
   free(buf->data);
   *buf = (struct nx_buf){0};
@@ -89,24 +91,6 @@ void nx_buf_u64(struct nx_buf *buf, uint64_t value) {
   nx_buf_add(buf, digits + n, sizeof digits - n);
 }
 
-/* Length of the valid UTF-8 sequence at `s` (RFC 3629: no overlong forms, no surrogates), 0 when it is not one. */
-static size_t utf8_sequence(const unsigned char *s, size_t left) {
-  static const struct { unsigned char mask, lead; uint32_t least; } forms[] = {
-    {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
-  for (size_t extra = 1; extra <= 3; extra++) {
-    if ((s[0] & forms[extra - 1].mask) != forms[extra - 1].lead) continue;
-    if (left <= extra) return 0;
-    uint32_t code = s[0] & (unsigned char)~forms[extra - 1].mask;
-    for (size_t i = 1; i <= extra; i++) {
-      if ((s[i] & 0xc0) != 0x80) return 0;
-      code = code << 6 | (s[i] & 0x3f);
-    }
-    bool surrogate = code >= 0xd800 && code <= 0xdfff;
-    return code < forms[extra - 1].least || surrogate || code > 0x10ffff ? 0 : extra + 1;
-  }
-  return 0;
-}
-
 static void escape(struct nx_buf *buf, unsigned char c) {
   static const char short_forms[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
   if (c == '"' || c == '\\') {
@@ -116,7 +100,9 @@ static void escape(struct nx_buf *buf, unsigned char c) {
     nx_buf_char(buf, '\\');
     nx_buf_char(buf, short_forms[c]);
   } else {
-    nx_buf_printf(buf, "\\u%04x", c);
+    static const char digits[] = "0123456789abcdef";
+    char text[6] = {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]};
+    nx_buf_add(buf, text, sizeof text);
   }
 }
 
@@ -129,7 +115,7 @@ void nx_buf_json_string(struct nx_buf *buf, const char *text, size_t bytes) {
       i++;
       continue;
     }
-    size_t sequence = s[i] < 0x80 ? 0 : utf8_sequence(s + i, bytes - i);
+    size_t sequence = s[i] < 0x80 ? 0 : nx_utf8_sequence(text + i, bytes - i);
     bool c1 = sequence == 2 && s[i] == 0xc2 && s[i + 1] < 0xa0;
     if (sequence && !c1) {
       i += sequence;

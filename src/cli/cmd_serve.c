@@ -213,18 +213,22 @@ static void sleep_ms(unsigned ms) {
   nanosleep(&t, NULL);
 }
 
+/* Another signal ends the wait as the deadline does. */
+static bool is_over(struct serve *serve, uint64_t *deadline_ns) {
+  const struct timespec now = {0};
+  if (sigtimedwait(&serve->signals, NULL, &now) > 0) *deadline_ns = 0;
+  return nx_clock_ns() >= *deadline_ns;
+}
+
 /* First new work is refused while old work ends (sockets stay open: readiness must be seen to be false), then the
  * listener closes and replies are flushed. A second signal, or the end of the grace, cuts it short. */
 static void drain(struct serve *serve) {
   nx_log(NX_LOG_INFO, "shutting down", NULL);
   serve->app.draining = true;
-  uint64_t deadline = nx_clock_ns() + serve->config.shutdown_grace_ms * NX_NS_PER_MS;
-  const struct timespec now = {0};
-  while (!idle(serve) && nx_clock_ns() < deadline && sigtimedwait(&serve->signals, NULL, &now) < 0) sleep_ms(5);
+  uint64_t deadline_ns = nx_clock_ns() + serve->config.shutdown_grace_ms * NX_NS_PER_MS;
+  while (!idle(serve) && !is_over(serve, &deadline_ns)) sleep_ms(5);
   nx_http_server_drain(serve->app.server);
-  while (!nx_http_server_drained(serve->app.server) && nx_clock_ns() < deadline &&
-         sigtimedwait(&serve->signals, NULL, &now) < 0)
-    sleep_ms(5);
+  while (!nx_http_server_drained(serve->app.server) && !is_over(serve, &deadline_ns)) sleep_ms(5);
   nx_log(NX_LOG_INFO, idle(serve) ? "stopped" : "stopped with executions cut", NULL);
 }
 

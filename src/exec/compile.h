@@ -13,7 +13,13 @@ struct nx_compiler {
   struct nx_registry *registry;
   struct nx_cache *cache;         /* NULL: none */
   struct nx_cache_writer *writer; /* NULL: none */
+  uint32_t memory_bytes;          /* what compiling may use, whoever asks: images are shared by all callers */
 };
+
+/* An instance that shows `image`. When the budget has no room, idle instances and handlers that no name refers to are
+ * given up first. */
+int nx__acquire(const struct nx_compiler *compiler, struct nx_image *image, struct nx_lease *lease,
+                struct nx_error *err);
 
 /* Sets job->execution.handler, which the job then owns. False: job->execution says why not. */
 bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job);

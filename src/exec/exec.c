@@ -45,7 +45,12 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
   pthread_mutex_init(&exec->mutex, NULL);
   pthread_cond_init(&exec->permit_free, NULL);
   int status = nx_pool_create(&exec->pool, options->config->max_instances, options->ledger, err);
-  exec->compiler = (struct nx_compiler){exec->pool, options->registry, options->cache, NULL};
+  exec->compiler = (struct nx_compiler){
+    .pool = exec->pool,
+    .registry = options->registry,
+    .cache = options->cache,
+    .memory_bytes = (uint32_t)options->config->memory_limit_bytes,
+  };
   if (!status) status = nx_cache_writer_create(&exec->compiler.writer, options->cache, err);
   const struct nx_watchdog_work work = {.self = exec, .tick = tick, .housekeeping = housekeeping};
   if (!status) status = nx_watchdog_create(&exec->watchdog, &work, err);
@@ -126,8 +131,9 @@ enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
   return state;
 }
 
+/* Under the mutex. A job may have been queued after `now_ns` was read. */
 static bool head_expired(const struct nx_exec *exec, uint64_t now_ns) {
-  return exec->head && now_ns - exec->head->_queued_ns >= exec->config->queue_timeout_ms * NX_NS_PER_MS;
+  return exec->head && now_ns >= exec->head->_queued_ns + exec->config->queue_timeout_ms * NX_NS_PER_MS;
 }
 
 /* Under the mutex. */
@@ -141,14 +147,14 @@ static struct nx_job *take_head(struct nx_exec *exec) {
 
 struct nx_job *nx_exec_next(struct nx_exec *exec) {
   if (!atomic_load_explicit(&exec->queue_depth, memory_order_relaxed)) return NULL;
-  uint64_t now = nx_clock_ns();
   struct nx_job *job = NULL;
   pthread_mutex_lock(&exec->mutex);
+  uint64_t now = nx_clock_ns();
   if (head_expired(exec, now)) {
     job = take_head(exec);
     refuse(exec, job, "waited too long for a free instance");
     job->state = NX_JOB_EXPIRED;
-  } else if (exec->head && take_permit(exec)) {
+  } else if (exec->head && !exec->waiting && take_permit(exec)) { /* who waits in nx_exec_run_waiting comes first */
     job = take_head(exec);
     job->state = NX_JOB_ADMITTED;
   }
@@ -181,32 +187,29 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   struct nx_error err;
   struct nx_lease lease;
-  if (nx_pool_acquire(exec->pool, x->handler->image, &lease, &err)) {
+  if (nx__acquire(&exec->compiler, x->handler->image, &lease, &err)) {
     host_failed(job, &err);
     return;
   }
   nx_execution_run(x, lease.instance);
   nx_pool_release(exec->pool, &lease);
-  job->dirty_pages = nx_instance_dirty_pages(lease.instance);
+}
+
+/* Once for each time that the watchdog called this thread blocked. */
+static void unblock(const struct nx_exec *exec, struct nx_execution *x) {
+  if (x->was_slow && exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
+  x->was_slow = false;
 }
 
 void nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   x->grant = nx_pool_grant;
   x->budget = exec->pool;
-  bool compiled = true;
-  bool was_slow = false;
-  if (!x->handler) {
-    compiled = nx__compile(&exec->compiler, job);
-    was_slow = x->was_slow;
-  }
-  if (compiled && job->kind == NX_JOB_EXECUTE) {
-    execute(exec, job);
-    if (was_slow && exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
-    was_slow = x->was_slow;
-  }
+  bool compiled = x->handler || nx__compile(&exec->compiler, job);
+  unblock(exec, x);
+  if (compiled && job->kind == NX_JOB_EXECUTE) execute(exec, job);
+  unblock(exec, x);
   job->state = NX_JOB_DONE;
-  if (was_slow && exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
   return_permit(exec);
 }
 

@@ -38,7 +38,6 @@ struct nx_job {
 
   bool cache_hit;               /* the source had been compiled before */
   uint64_t compile_us;          /* what compiling it now took; 0 for a hit */
-  uint32_t dirty_pages;
   enum nx_job_state state;
   struct nx_error refusal;      /* REFUSED, EXPIRED, or DONE with a failure of the host's before the guest ran */
 

@@ -101,6 +101,7 @@ static void judge_returned(struct nx_execution *x, const struct nx_guest_result 
 static void judge(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
   x->duration_ns = result->duration_ns;
   x->memory_peak_bytes = result->memory_peak_bytes;
+  x->memory_used_bytes = result->heap_bytes;
   x->was_slow = result->was_slow;
   switch (result->end) {
   case NX_GUEST_RETURNED:
@@ -157,15 +158,20 @@ static int32_t compile_host_call(void *opaque, uint32_t op, const char *a, uint3
   return op == NX_OP_LOG ? NX_REPLY_OK : NX_REPLY_UNAVAILABLE;
 }
 
+/* An image must be the same whatever this machine had left: a top level that was refused memory makes none, even when it
+ * caught the exception. */
 static void judge_compile(struct nx_execution *x, const struct nx_guest_result *result) {
   x->duration_ns = result->duration_ns;
   x->was_slow = result->was_slow;
-  if (result->end == NX_GUEST_RETURNED && result->status == NX_STATUS_DONE) {
+  bool done = result->end == NX_GUEST_RETURNED && result->status == NX_STATUS_DONE;
+  if (done && !ran_out_of_memory(result)) {
     x->outcome = NX_OUTCOME_SUCCESS;
     return;
   }
   enum nx_outcome outcome = NX_OUTCOME_COMPILATION_ERROR;
-  if (result->end == NX_GUEST_DEADLINE)
+  if (result->budget_refused)
+    fail_for_memory(x, result);
+  else if (result->end == NX_GUEST_DEADLINE)
     nx_execution_fail(x, outcome, "the top level ran longer than %llu ms",
                       (unsigned long long)(x->limits.timeout_ns / NX_NS_PER_MS));
   else if (ran_out_of_memory(result))
@@ -190,11 +196,13 @@ void nx_execution_compile(struct nx_execution *x, struct nx_instance *instance, 
                           struct nx_image **image) {
   struct nx_guest_call call = guest_call(x);
   call.frozen = true;
+  call.stack_limit_bytes = nx_sandbox_usable_stack_bytes(UINT32_MAX); /* no configuration enters images */
   call.host_call = compile_host_call;
   x->outcome = NX_OUTCOME_COUNT;
   struct nx_guest_result result = nx_instance_compile(instance, &call, source);
   judge_compile(x, &result);
   struct nx_error err;
   if (x->outcome == NX_OUTCOME_SUCCESS && nx_instance_capture(instance, image, &err))
-    nx_execution_fail(x, NX_OUTCOME_INTERNAL_ERROR, "%s", err.text);
+    nx_execution_fail(x, err.code == NX_ERR_TOO_LARGE ? NX_OUTCOME_COMPILATION_ERROR : NX_OUTCOME_INTERNAL_ERROR, "%s",
+                      err.text);
 }

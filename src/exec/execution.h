@@ -52,11 +52,14 @@ struct nx_execution {
   uint32_t mutation_count, event_count, host_calls, open_calls;
   struct nx_execution_error error;
   uint64_t duration_ns;
+  uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_slow;              /* a watchdog reported it meanwhile */
 
   /* Private. */
-  bool _denied; /* the host refused something for lack of a capability */
+  bool _denied;      /* the host refused something for lack of a capability */
+  uint32_t _reports; /* NX_OP_RETURN and NX_OP_THROW */
+  size_t _mark;      /* length of the list before the item that is being added */
 };
 
 void nx_execution_deinit(struct nx_execution *execution);

@@ -11,8 +11,12 @@
 
 /* $log lines also go to the process log, as far as its rate allows. */
 #define LOG_LINE_BYTES 1024u
+#define ERROR_TEXT_BYTES (128u * 1024u)
 #define ERROR_MESSAGE_BYTES 8192u
 #define ERROR_STACK_BYTES 16384u
+
+/* The shim reports once or twice: a value that has no JSON form is reported as an error after all. */
+#define REPORTS_MAX 8u
 
 struct text {
   const char *data;
@@ -26,23 +30,42 @@ static _Noreturn void stop(struct nx_execution *x, const char *what, uint32_t li
   nx_guest_stop();
 }
 
-/* Checked before anything is copied, so that what does not fit is never in the host's memory. */
-static void claim_output(struct nx_execution *x, uint64_t more) {
-  uint64_t used = x->value.len + x->mutations.len + x->events.len + x->view.len + x->logs.len;
-  if (used + more > x->limits.output_bytes)
-    stop(x, "too many bytes of result, effects and logs", x->limits.output_bytes);
+static uint64_t output_bytes(const struct nx_execution *x) {
+  return x->value.len + x->mutations.len + x->events.len + x->view.len + x->logs.len;
 }
 
-static void check_memory(struct nx_execution *x, const struct nx_buf *buf) {
-  if (!buf->failed) return;
-  nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT, "the host has no memory for the result");
-  nx_guest_stop();
+static _Noreturn void stop_for_output(struct nx_execution *x) {
+  stop(x, "too many bytes of result, effects and logs", x->limits.output_bytes);
+}
+
+/* Before anything reads the texts: what cannot fit must not cost the host time either. */
+static void check_size(struct nx_execution *x, uint64_t bytes) {
+  if (output_bytes(x) + bytes > x->limits.output_bytes) stop_for_output(x);
+}
+
+/* A list may grow by what is left of the output; escaping makes texts longer, so this is checked as they are written. */
+static void open_list(struct nx_execution *x, struct nx_buf *list) {
+  x->_mark = list->len;
+  list->limit = list->len + (x->limits.output_bytes - output_bytes(x));
+}
+
+static void close_list(struct nx_execution *x, struct nx_buf *list) {
+  if (!list->failed) return;
+  list->len = x->_mark; /* what does not fit leaves no half item: logs are shown after all */
+  list->failed = false;
+  stop_for_output(x);
 }
 
 /* ---- Effects: {"operation":"set","key":…,"value":…} and the like --------------------------------------------------- */
 
-static void next_item(struct nx_buf *list) {
-  if (list->len) nx_buf_char(list, ',');
+static void open_item(struct nx_execution *x, struct nx_buf *list) {
+  open_list(x, list);
+  nx_buf_str(list, list->len ? ",{" : "{");
+}
+
+static void close_item(struct nx_execution *x, struct nx_buf *list) {
+  nx_buf_char(list, '}');
+  close_list(x, list);
 }
 
 static void add_string_member(struct nx_buf *list, const char *name, struct text value) {
@@ -53,7 +76,7 @@ static void add_string_member(struct nx_buf *list, const char *name, struct text
 /* `json` is the guest's text: it goes into our own JSON only when it is one whole value. */
 static bool is_json(struct text json) { return nx_json_is_valid(json.data, json.bytes, NULL); }
 
-static bool is_utf8_key(struct text key) {
+static bool is_utf8(struct text key) {
   for (uint32_t i = 0; i < key.bytes;) {
     size_t sequence = nx_utf8_sequence(key.data + i, key.bytes - i);
     if (!sequence) return false;
@@ -69,19 +92,17 @@ static bool allowed(struct nx_execution *x, enum nx_capability_kind kind, struct
 }
 
 static int32_t change_state(struct nx_execution *x, const char *operation, struct text key, const struct text *value) {
-  if (!is_utf8_key(key) || (value && !is_json(*value))) return NX_REPLY_BAD_CALL;
+  if (!is_utf8(key) || (value && !is_json(*value))) return NX_REPLY_BAD_CALL;
   if (!allowed(x, NX_CAP_STATE_WRITE, key)) return NX_REPLY_DENIED;
   if (++x->mutation_count > x->limits.state_mutations) stop(x, "too many state mutations", x->limits.state_mutations);
-  claim_output(x, (uint64_t)key.bytes + (value ? value->bytes : 0) + 48);
-  next_item(&x->mutations);
-  nx_buf_printf(&x->mutations, "{\"operation\":\"%s\",", operation);
+  open_item(x, &x->mutations);
+  nx_buf_printf(&x->mutations, "\"operation\":\"%s\",", operation);
   add_string_member(&x->mutations, "key", key);
   if (value) {
     nx_buf_lit(&x->mutations, ",\"value\":");
     nx_buf_add(&x->mutations, value->data, value->bytes);
   }
-  nx_buf_char(&x->mutations, '}');
-  check_memory(x, &x->mutations);
+  close_item(x, &x->mutations);
   return NX_REPLY_OK;
 }
 
@@ -90,19 +111,16 @@ static int32_t may_read(struct nx_execution *x, struct text key) {
 }
 
 static int32_t emit(struct nx_execution *x, struct text name, struct text payload) {
-  if (!is_utf8_key(name) || (payload.bytes && !is_json(payload))) return NX_REPLY_BAD_CALL;
+  if (!is_utf8(name) || (payload.bytes && !is_json(payload))) return NX_REPLY_BAD_CALL;
   if (!allowed(x, NX_CAP_EVENTS_EMIT, name)) return NX_REPLY_DENIED;
   if (++x->event_count > x->limits.events) stop(x, "too many events", x->limits.events);
-  claim_output(x, (uint64_t)name.bytes + payload.bytes + 32);
-  next_item(&x->events);
-  nx_buf_char(&x->events, '{');
+  open_item(x, &x->events);
   add_string_member(&x->events, "name", name);
   if (payload.bytes) {
     nx_buf_lit(&x->events, ",\"payload\":");
     nx_buf_add(&x->events, payload.data, payload.bytes);
   }
-  nx_buf_char(&x->events, '}');
-  check_memory(x, &x->events);
+  close_item(x, &x->events);
   return NX_REPLY_OK;
 }
 
@@ -117,18 +135,15 @@ static bool split(struct text both, struct text *first, struct text *second) {
 
 static int32_t command_view(struct nx_execution *x, struct text what, struct text args) {
   struct text type, component;
-  if (!split(what, &type, &component) || !is_json(args)) return NX_REPLY_BAD_CALL;
+  if (!split(what, &type, &component) || !is_utf8(what) || !is_json(args)) return NX_REPLY_BAD_CALL;
   if (!allowed(x, NX_CAP_VIEW_UPDATE, component)) return NX_REPLY_DENIED;
-  claim_output(x, (uint64_t)what.bytes + args.bytes + 48);
-  next_item(&x->view);
-  nx_buf_char(&x->view, '{');
+  open_item(x, &x->view);
   add_string_member(&x->view, "type", type);
   nx_buf_char(&x->view, ',');
   add_string_member(&x->view, "componentId", component);
   nx_buf_lit(&x->view, ",\"args\":");
   nx_buf_add(&x->view, args.data, args.bytes);
-  nx_buf_char(&x->view, '}');
-  check_memory(x, &x->view);
+  close_item(x, &x->view);
   return NX_REPLY_OK;
 }
 
@@ -161,12 +176,10 @@ static void log_to_process(const struct nx_execution *x, const char *level, stru
 
 static int32_t log_line(struct nx_execution *x, struct text level_text, struct text message) {
   const char *level = known_level(level_text);
-  claim_output(x, (uint64_t)message.bytes + 48);
-  next_item(&x->logs);
-  nx_buf_printf(&x->logs, "{\"level\":\"%s\",", level);
+  open_item(x, &x->logs);
+  nx_buf_printf(&x->logs, "\"level\":\"%s\",", level);
   add_string_member(&x->logs, "message", message);
-  nx_buf_char(&x->logs, '}');
-  check_memory(x, &x->logs);
+  close_item(x, &x->logs);
   log_to_process(x, level, message);
   return NX_REPLY_OK;
 }
@@ -174,16 +187,15 @@ static int32_t log_line(struct nx_execution *x, struct text level_text, struct t
 /* ---- The end ------------------------------------------------------------------------------------------------------------ */
 
 static int32_t take_value(struct nx_execution *x, struct text json) {
+  struct nx_json_fault fault;
   nx_buf_reset(&x->value, x->limits.output_bytes);
-  if (json.bytes && !is_json(json)) {
-    struct nx_json_fault fault;
-    nx_json_is_valid(json.data, json.bytes, &fault);
+  if (json.bytes && !nx_json_is_valid(json.data, json.bytes, &fault)) {
     nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT, "the return value cannot be passed on: %s", fault.reason);
     nx_guest_stop();
   }
-  claim_output(x, json.bytes);
+  open_list(x, &x->value);
   nx_buf_add(&x->value, json.data, json.bytes);
-  check_memory(x, &x->value);
+  close_list(x, &x->value);
   x->has_value = json.bytes > 0;
   x->outcome = NX_OUTCOME_SUCCESS;
   return NX_REPLY_OK;
@@ -204,7 +216,10 @@ static uint32_t position_member(yyjson_val *object, const char *name) {
 /* {name, message, stack, line, column}. Which outcome it is depends on facts of the host's, not on the name alone:
  * a handler may throw whatever it likes. */
 static int32_t take_error(struct nx_execution *x, struct text json) {
-  claim_output(x, json.bytes);
+  if (json.bytes > ERROR_TEXT_BYTES) {
+    nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "the handler threw an error that is too large to pass on");
+    return NX_REPLY_OK;
+  }
   yyjson_doc *doc = yyjson_read(json.data, json.bytes, 0);
   yyjson_val *object = yyjson_doc_get_root(doc);
   nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "%s", "");
@@ -222,8 +237,11 @@ static int32_t take_error(struct nx_execution *x, struct text json) {
 int32_t nx__host_call(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b, uint32_t b_bytes) {
   struct nx_execution *x = opaque;
   struct text first = {a, a_bytes}, second = {b, b_bytes};
-  if (op == NX_OP_RETURN) return take_value(x, first);
-  if (op == NX_OP_THROW) return take_error(x, first);
+  check_size(x, (uint64_t)a_bytes + b_bytes);
+  if (op == NX_OP_RETURN || op == NX_OP_THROW) {
+    if (++x->_reports > REPORTS_MAX) stop(x, "too many results", REPORTS_MAX);
+    return op == NX_OP_RETURN ? take_value(x, first) : take_error(x, first);
+  }
   if (++x->host_calls > x->limits.host_calls) stop(x, "too many host calls", x->limits.host_calls);
   switch (op) {
   case NX_OP_LOG: return log_line(x, first, second);

@@ -46,7 +46,7 @@ static void number_member(struct nx_buf *out, const char *before, uint64_t value
 static void write_metrics(const struct nx_job *job, struct nx_buf *out) {
   const struct nx_execution *x = &job->execution;
   number_member(out, ",\"metrics\":{\"durationUs\":", x->duration_ns / 1000);
-  number_member(out, ",\"memoryUsedBytes\":", (uint64_t)job->dirty_pages * NX_PAGE_BYTES);
+  number_member(out, ",\"memoryUsedBytes\":", x->memory_used_bytes);
   number_member(out, ",\"memoryPeakBytes\":", x->memory_peak_bytes);
   number_member(out, ",\"hostCalls\":", x->host_calls);
   number_member(out, ",\"compilationTimeUs\":", job->compile_us);

@@ -21,8 +21,11 @@ struct nx_cache_writer {
   pthread_cond_t changed;
   struct waiting queue[NX_CACHE_WRITER_QUEUE];
   unsigned first, count;
+  size_t bytes; /* of the images in the queue */
   bool stop;
 };
+
+static size_t queued_bytes(const struct nx_image *image) { return (size_t)image->page_count * NX_PAGE_BYTES; }
 
 /* Waits for the next image; false when there is none and there will be none. */
 static bool take(struct nx_cache_writer *writer, struct waiting *out) {
@@ -33,6 +36,7 @@ static bool take(struct nx_cache_writer *writer, struct waiting *out) {
     *out = writer->queue[writer->first];
     writer->first = (writer->first + 1) % NX_CACHE_WRITER_QUEUE;
     writer->count--;
+    writer->bytes -= queued_bytes(out->image);
   }
   pthread_mutex_unlock(&writer->mutex);
   return any;
@@ -78,11 +82,12 @@ void nx_cache_writer_put(struct nx_cache_writer *writer, const uint8_t source_ha
                          struct nx_image *image) {
   if (!writer) return;
   pthread_mutex_lock(&writer->mutex);
-  if (writer->count < NX_CACHE_WRITER_QUEUE) {
+  if (writer->count < NX_CACHE_WRITER_QUEUE && writer->bytes + queued_bytes(image) <= NX_CACHE_WRITER_BYTES) {
     struct waiting *slot = &writer->queue[(writer->first + writer->count) % NX_CACHE_WRITER_QUEUE];
     memcpy(slot->source_hash, source_hash, NX_HASH_BYTES);
     slot->image = nx_image_hold(image);
     writer->count++;
+    writer->bytes += queued_bytes(image);
     pthread_cond_signal(&writer->changed);
   }
   pthread_mutex_unlock(&writer->mutex);

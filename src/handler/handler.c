@@ -25,7 +25,7 @@ int nx_handler_create(struct nx_handler **out, const char *source, size_t source
   if (source_bytes) memcpy(copy, source, source_bytes);
   copy[source_bytes] = '\0';
   nx_handler_hash_source(handler->source_hash, source, source_bytes);
-  atomic_fetch_add_explicit(&live_bytes, handler->bytes, memory_order_relaxed);
+  atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed);
   *out = handler;
   return 0;
 }
@@ -37,7 +37,7 @@ struct nx_handler *nx_handler_hold(struct nx_handler *handler) {
 
 void nx_handler_release(struct nx_handler *handler) {
   if (!handler || atomic_fetch_sub_explicit(&handler->_refs, 1, memory_order_acq_rel) != 1) return;
-  atomic_fetch_sub_explicit(&live_bytes, handler->bytes, memory_order_relaxed);
+  atomic_fetch_sub_explicit(&live_bytes, sizeof *handler + handler->source_bytes + 1, memory_order_relaxed);
   nx_image_release(handler->image);
   free(handler);
 }

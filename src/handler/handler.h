@@ -33,7 +33,8 @@ int nx_handler_create(struct nx_handler **out, const char *source, size_t source
 struct nx_handler *nx_handler_hold(struct nx_handler *handler);
 void nx_handler_release(struct nx_handler *handler); /* NULL is allowed */
 
-/* Heap of all handlers alive in the process: also those that only a running execution still holds. */
+/* Heap of all handlers alive in the process, their images left out (nx_image_live_bytes): also of those that only a
+ * running execution still holds. */
 size_t nx_handler_live_bytes(void);
 
 void nx_handler_hash_source(uint8_t hash[NX_HASH_BYTES], const char *source, size_t source_bytes);

@@ -10,7 +10,7 @@
 
 typedef enum nx_http_next route_fn(struct nx_request *request);
 
-/* {name} matches one path segment. GET routes answer HEAD too. */
+/* {name} matches one path segment that is not empty. GET routes answer HEAD too. */
 static const struct route {
   const char *path;
   enum nx_http_method method;
@@ -43,6 +43,7 @@ static bool fits(const char *pattern, struct nx_str path, struct nx_str *name) {
     }
     const char *slash = memchr(at, '/', (size_t)(end - at));
     *name = (struct nx_str){at, (size_t)((slash ? slash : end) - at)};
+    if (!name->len) return false;
     at += name->len;
     pattern = strchr(pattern, '}');
   }
@@ -189,11 +190,13 @@ static void host_refused(struct nx_request *request) {
 }
 
 static enum nx_http_next run_job(struct nx_request *request) {
-  nx_exec_run(request->app->exec, &request->job);
+  struct nx_app *app = request->app;
+  nx_exec_run(app->exec, &request->job);
   if (request->job.refusal.code)
     host_refused(request);
   else
     request->complete(request);
+  if (app->draining) request->exchange->response.close = true;
   return NX_HTTP_DONE;
 }
 

@@ -192,7 +192,7 @@ void nx_app_measure(struct nx_app *app) {
   struct nx_http_stats http;
   nx_http_server_stats(app->server, &http);
   uint64_t sockets = (uint64_t)http.connections * NX_CONFIG_CONNECTION_BYTES;
-  nx_ledger_set(app->ledger, NX_LAYER_HANDLERS, nx_handler_live_bytes());
+  nx_ledger_set(app->ledger, NX_LAYER_HANDLERS, nx_handler_live_bytes() + nx_image_live_bytes());
   nx_ledger_set(app->ledger, NX_LAYER_CACHE, cache_bytes(app->cache));
   nx_ledger_set(app->ledger, NX_LAYER_HTTP, http.buffer_bytes + sockets);
 }

@@ -131,6 +131,10 @@ int nx_image_create_base_from_pages(struct nx_image **out, const struct nx_base_
 
 /* ---- Delta ------------------------------------------------------------------------------------------------------ */
 
+static _Atomic size_t live_bytes;
+
+size_t nx_image_live_bytes(void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
+
 /* A delta and its two arrays are one block. */
 static struct nx_image *allocate_delta(struct nx_image *parent, uint32_t page_count) {
   size_t index_bytes = (size_t)page_count * sizeof(uint32_t);
@@ -145,6 +149,7 @@ static struct nx_image *allocate_delta(struct nx_image *parent, uint32_t page_co
     .page_index = (const uint32_t *)arrays,
     .pages = arrays + index_bytes,
   };
+  atomic_fetch_add_explicit(&live_bytes, nx_image_bytes(image), memory_order_relaxed);
   return image;
 }
 
@@ -200,7 +205,10 @@ int nx_image_packed_fd(struct nx_image *image) {
     return -1;
   }
   int fd = make_packed(image);
-  if (fd >= 0 && atomic_compare_exchange_strong(&image->_packed_fd, &have, fd + 1)) return fd;
+  if (fd >= 0 && atomic_compare_exchange_strong(&image->_packed_fd, &have, fd + 1)) {
+    atomic_fetch_add_explicit(&live_bytes, (size_t)image->page_count * NX_PAGE_BYTES, memory_order_relaxed);
+    return fd;
+  }
   atomic_fetch_sub(&packed_count, 1);
   if (fd >= 0) close(fd); /* another thread was quicker */
   return have - 1;
@@ -215,6 +223,7 @@ void nx_image_release(struct nx_image *image) {
   if (!image || atomic_fetch_sub_explicit(&image->_refs, 1, memory_order_acq_rel) != 1) return;
   if (image->base) munmap((void *)(uintptr_t)image->base, image->memory_bytes);
   if (image->memfd >= 0) close(image->memfd);
+  if (image->parent) atomic_fetch_sub_explicit(&live_bytes, nx_image_bytes(image), memory_order_relaxed);
   if (image->_packed_fd > 0) {
     close(image->_packed_fd - 1);
     atomic_fetch_sub(&packed_count, 1);

@@ -70,9 +70,11 @@ void nx_image_release(struct nx_image *image); /* NULL is allowed */
 const uint8_t *nx_image_page(const struct nx_image *image, uint32_t index);
 /* A sealed memfd that holds the delta's own pages in order, for mapping a handler that is used a lot; made on first use
  * and kept. Negative when there is none to be had: too many (NX_IMAGE_PACKED_MAX), no memory, no descriptors. */
-#define NX_IMAGE_PACKED_MAX 256
+#define NX_IMAGE_PACKED_MAX 64
 int nx_image_packed_fd(struct nx_image *image);
 
+/* Memory of all deltas alive: also those that only an instance still shows. */
+size_t nx_image_live_bytes(void);
 /* Memory that a delta takes. */
 size_t nx_image_bytes(const struct nx_image *image);
 

@@ -18,10 +18,11 @@ struct nx_slot {
 
 struct nx_pool {
   pthread_mutex_t mutex; /* guards everything below but the contents of active slots */
+  pthread_cond_t trimmed;
   struct nx_ledger *ledger;
   struct nx_slot *slots;    /* max_instances of them; absent ones have no instance */
   struct nx_slot *idle;
-  unsigned max, created, active;
+  unsigned max, created, active, trimming;
 };
 
 int nx_pool_create(struct nx_pool **out, unsigned max_instances, struct nx_ledger *ledger, struct nx_error *err) {
@@ -32,6 +33,7 @@ int nx_pool_create(struct nx_pool **out, unsigned max_instances, struct nx_ledge
     return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a pool of %u instances", max_instances);
   }
   pthread_mutex_init(&pool->mutex, NULL);
+  pthread_cond_init(&pool->trimmed, NULL);
   pool->ledger = ledger;
   pool->max = max_instances;
   *out = pool;
@@ -45,6 +47,7 @@ void nx_pool_destroy(struct nx_pool *pool) {
     nx_ledger_release(pool->ledger, NX_LAYER_INSTANCES, pool->slots[i].charged_bytes);
     nx_instance_destroy(pool->slots[i].instance);
   }
+  pthread_cond_destroy(&pool->trimmed);
   pthread_mutex_destroy(&pool->mutex);
   free(pool->slots);
   free(pool);
@@ -67,17 +70,27 @@ static struct nx_slot **choose_idle(struct nx_pool *pool, const struct nx_image 
   return pool->created < pool->max ? NULL : coldest;
 }
 
-static struct nx_slot *take_slot(struct nx_pool *pool, const struct nx_image *image) {
-  struct nx_slot *slot = NULL;
-  pthread_mutex_lock(&pool->mutex);
+/* Under the mutex; NULL when every slot is active. */
+static struct nx_slot *find_slot(struct nx_pool *pool, const struct nx_image *image) {
   struct nx_slot **at = choose_idle(pool, image);
   if (at) {
-    slot = *at;
+    struct nx_slot *slot = *at;
     *at = slot->colder;
-  } else if (pool->created < pool->max) {
-    for (slot = pool->slots; slot->active || slot->instance; slot++) {
-    }
-    pool->created++;
+    return slot;
+  }
+  if (pool->created == pool->max) return NULL;
+  pool->created++;
+  struct nx_slot *absent = pool->slots;
+  while (absent->active || absent->instance) absent++;
+  return absent;
+}
+
+static struct nx_slot *take_slot(struct nx_pool *pool, const struct nx_image *image) {
+  pthread_mutex_lock(&pool->mutex);
+  struct nx_slot *slot = find_slot(pool, image);
+  while (!slot && pool->trimming) {
+    pthread_cond_wait(&pool->trimmed, &pool->mutex);
+    slot = find_slot(pool, image);
   }
   if (slot) {
     slot->active = true;
@@ -115,7 +128,12 @@ static int prepare(struct nx_pool *pool, struct nx_slot *slot, struct nx_image *
   if (!recharge(pool, slot, image->memory_bytes))
     return nx_error_set(err, NX_ERR_OVERLOADED, "the memory budget has no room for another instance");
   if (!slot->instance && nx_instance_create(&slot->instance, err)) return -(int)err->code;
-  return nx_instance_show(slot->instance, image, err);
+  int status = nx_instance_show(slot->instance, image, err);
+  if (status) {
+    nx_instance_destroy(slot->instance);
+    slot->instance = NULL;
+  }
+  return status;
 }
 
 int nx_pool_acquire(struct nx_pool *pool, struct nx_image *image, struct nx_lease *out, struct nx_error *err) {
@@ -157,18 +175,27 @@ static struct nx_slot *take_due(struct nx_pool *pool, uint64_t idle_since_ns) {
     *at = slot->colder;
     slot->active = true;
     pool->active++;
+    pool->trimming++;
   }
   pthread_mutex_unlock(&pool->mutex);
   return slot;
 }
 
+static void put_trimmed(struct nx_pool *pool, struct nx_slot *slot) {
+  slot->trimmed = true;
+  put_slot(pool, slot);
+  pthread_mutex_lock(&pool->mutex);
+  pool->trimming--;
+  pthread_cond_broadcast(&pool->trimmed);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
 size_t nx_pool_trim(struct nx_pool *pool, uint64_t idle_since_ns) {
   size_t bytes = 0;
   for (struct nx_slot *slot; (slot = take_due(pool, idle_since_ns));) {
-    bytes += nx_instance_trim(slot->instance, 0);
+    bytes += nx_instance_trim(slot->instance);
     recharge(pool, slot, nx_instance_resident_bytes(slot->instance));
-    slot->trimmed = true;
-    put_slot(pool, slot);
+    put_trimmed(pool, slot);
   }
   return bytes;
 }

@@ -3,7 +3,7 @@
  * Pool of instances. Life of one:
  *
  *              acquire                    release (after nx_instance_reset)
- *   ABSENT ──────────────▶ ACTIVE ◀──────────────────────────────▶ IDLE ──── trim ───▶ IDLE, no private pages
+ *   ABSENT ──────────────▶ ACTIVE ◀──────────────────────────────▶ IDLE ──── trim ───▶ IDLE, shows the base image
  *            (created)              acquire: the one that shows the image, else the coldest
  *
  *   ACTIVE: leased to one thread; may be dirty; its whole memory is charged to the ledger.
@@ -11,7 +11,8 @@
  *
  * Ownership: the pool owns every instance; callers hold a lease between acquire and release.
  * Threads:   any. Synchronization: a mutex, never held while an instance is created, shown or reset.
- * Limits:    at most max_instances; acquire fails rather than waits (callers hold a permit, so there is one). */
+ * Limits:    at most max_instances. Callers hold one of as many permits, so acquire waits for no other caller; at most
+ *            for a trim of the slot it needs. */
 #ifndef NX_POOL_POOL_H
 #define NX_POOL_POOL_H
 

@@ -220,6 +220,8 @@ static void check_canary(struct nx_instance *instance) {
 static void find_private_pages(struct nx_instance *instance) {
   if (nx__sandbox.method == NX_RESET_SCAN) {
     scan(instance);
+    instance->list_valid = true; /* of no thread: only for nx_instance_resident_bytes */
+    instance->list_thread = 0;
     return;
   }
   const struct nx_guest_thread *self = nx__thread_self();
@@ -313,12 +315,15 @@ size_t nx_instance_reset(struct nx_instance *instance) {
   return grown;
 }
 
-size_t nx_instance_trim(struct nx_instance *instance, size_t keep_bytes) {
+size_t nx_instance_trim(struct nx_instance *instance) {
   size_t held = nx_instance_resident_bytes(instance);
-  if (held <= keep_bytes) return 0;
-  drop_private_pages(instance);
-  size_t left = nx_instance_resident_bytes(instance);
-  return held > left ? held - left : 0;
+  struct nx_image *image = instance->image;
+  instance->image = nx_image_hold(nx__sandbox.base);
+  nx_image_release(image);
+  nx_wasm_stack_pointer(instance->wasm) = nx__sandbox.base->globals.stack_pointer;
+  instance->resets = 0;
+  remap(instance);
+  return held;
 }
 
 uint32_t nx_instance_dirty_pages(const struct nx_instance *instance) { return instance->dirty_pages; }
@@ -406,6 +411,7 @@ static struct nx_guest_result enter(struct nx_instance *instance, const struct n
   entry.area->gc_headroom_bytes = GC_HEADROOM_BYTES;
   struct nx_guest_result result = nx__thread_run(nx__thread_self(), memory, call, body, &entry);
   result.memory_peak_bytes = (uint32_t)memory->size;
+  result.heap_bytes = entry.area->heap_bytes < memory->size ? entry.area->heap_bytes : (uint32_t)memory->size;
   if (result.end == NX_GUEST_TRAPPED && guest_stack_is_exhausted(instance)) result.end = NX_GUEST_STACK;
   return result;
 }
@@ -462,5 +468,11 @@ int nx_instance_capture(struct nx_instance *instance, struct nx_image **out, str
                                    candidates.count, globals, err);
   }
   nx_page_list_deinit(&candidates);
+  if (!status && (*out)->page_count > NX_IMAGE_MAX_BYTES / NX_PAGE_BYTES) {
+    nx_image_release(*out);
+    *out = NULL;
+    status = nx_error_set(err, NX_ERR_TOO_LARGE, "the top level leaves more than %u MiB of memory behind",
+                          NX_IMAGE_MAX_BYTES >> 20);
+  }
   return status;
 }

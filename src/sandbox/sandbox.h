@@ -87,6 +87,7 @@ struct nx_guest_result {
   bool budget_refused;       /* … or by the shared budget */
   bool was_slow;             /* nx_sandbox_watch counted it */
   uint32_t memory_peak_bytes;/* size of linear memory when it ended: it never shrinks within a call */
+  uint32_t heap_bytes;       /* of the guest's engine when it ended; the guest's word */
   uint64_t duration_ns;
 };
 
@@ -117,7 +118,8 @@ void nx_instance_destroy(struct nx_instance *instance);
 
 /* The image it shows; borrowed. */
 struct nx_image *nx_instance_image(const struct nx_instance *instance);
-/* Only on a clean instance: makes it show `image` (the base or a delta over it). */
+/* Only on a clean instance: makes it show `image` (the base or a delta over it). After an error the instance must be
+ * destroyed: part of the old image may be gone. */
 int nx_instance_show(struct nx_instance *instance, struct nx_image *image, struct nx_error *err);
 
 struct nx_text {
@@ -128,7 +130,9 @@ struct nx_text {
 /* Compiles a handler and runs its top level. Only while the base image is shown. */
 struct nx_guest_result nx_instance_compile(struct nx_instance *instance, const struct nx_guest_call *call,
                                            struct nx_text source);
-/* The memory as a delta over the base image; only after a compile that returned NX_STATUS_DONE. */
+/* The memory as a delta over the base image; only after a compile that returned NX_STATUS_DONE. NX_ERR_TOO_LARGE past
+ * NX_IMAGE_MAX_BYTES: a top level must not use handlers as a store. */
+#define NX_IMAGE_MAX_BYTES (8u << 20)
 int nx_instance_capture(struct nx_instance *instance, struct nx_image **out, struct nx_error *err);
 /* One execution of the handler shown. All three texts are valid JSON, checked by the caller. */
 struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const struct nx_guest_call *call,
@@ -139,8 +143,9 @@ struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const st
  * process: an instance that cannot be proven clean must not live. */
 size_t nx_instance_reset(struct nx_instance *instance);
 
-/* Gives private pages back to the kernel, all but `keep_bytes`; for idle instances. Returns bytes given back. */
-size_t nx_instance_trim(struct nx_instance *instance, size_t keep_bytes);
+/* For clean, idle instances: gives all private pages back to the kernel and shows the base image, so that nothing holds a
+ * handler's image either. Returns the bytes given back. */
+size_t nx_instance_trim(struct nx_instance *instance);
 
 /* Pages that were private (so: possibly changed) at the last reset. */
 uint32_t nx_instance_dirty_pages(const struct nx_instance *instance);

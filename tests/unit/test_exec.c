@@ -149,6 +149,44 @@ static void equal_source_compiles_once(void **state) {
   nx_job_deinit(&second);
 }
 
+/* Images are shared by everyone with the same source: one caller's limits must not show in them. */
+static void callers_limits_do_not_enter_images(void **state) {
+  (void)state;
+  static const char source[] = "let big; try { big = new Array(3e5).fill(7).length } catch { big = 'short of memory' }\n"
+                               "export default () => big";
+  for (int i = 0; i < 2; i++) {
+    struct nx_job job = make_job(source);
+    if (i == 0) job.execution.limits.memory_bytes = 1 << 20;
+    run_here(&job);
+    assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+    assert_memory_equal(job.execution.value.data, "300000", 6);
+    nx_job_deinit(&job);
+  }
+  struct nx_job job = make_job("let x; try { x = new Uint8Array(1e9) } catch {} export default () => 1");
+  run_here(&job); /* refused memory once, though it went on */
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_COMPILATION_ERROR);
+  nx_job_deinit(&job);
+  job = make_job("const a = new Uint8Array(20e6).fill(1); export default () => a.length");
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_COMPILATION_ERROR);
+  assert_non_null(strstr(message_of(&job), "8 MiB"));
+  nx_job_deinit(&job);
+}
+
+/* Escaping makes texts up to six times as long: the limit is on what is sent. */
+static void output_is_bounded_as_it_is_sent(void **state) {
+  (void)state;
+  struct nx_job job = make_job("$log('first'); $log('\\x01'.repeat(1e6))");
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_RESOURCE_LIMIT);
+  NX_BUF_AUTO out = {0};
+  nx_result_write(&job, &out);
+  assert_true(out.len < 4096);
+  nx_buf_char(&out, 0);
+  assert_non_null(strstr(out.data, "\"logs\":[{\"level\":\"info\",\"message\":\"first\"}]"));
+  nx_job_deinit(&job);
+}
+
 static void effects_of_a_failure_are_not_shown(void **state) {
   (void)state;
   struct nx_job job = make_job("$log('said'); $log.warn('twice'); throw new TypeError('no')");
@@ -281,6 +319,7 @@ static void without_budget_jobs_are_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(outcomes), cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
+    cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
     cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
     cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_are_refused),

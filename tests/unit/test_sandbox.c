@@ -281,7 +281,7 @@ static void random_hostility_body(void) {
       world_run(&world, NULL);
       assert_string_equal(world.returned, "[\"undefined\",\"undefined\",true,1,2]");
     }
-    if (round % 100 == 50) nx_instance_trim(world.instance, 0);
+    if (round % 100 == 50) nx_instance_trim(world.instance);
   }
   nx_image_release(bad);
   nx_image_release(good);
@@ -325,9 +325,12 @@ static void trim_gives_pages_back(void **state) {
   struct nx_image *image = world_load(&world, "globalThis.x = new Array($args).fill(1); return x.length");
   for (int i = 0; i < 40; i++) world_run(&world, "20000");
   if (nx_sandbox_reset_method() != NX_RESET_REMAP) assert_true(nx_instance_dirty_pages(world.instance) > 40);
-  nx_instance_trim(world.instance, 0);
+  nx_instance_trim(world.instance);
   assert_int_equal(nx_instance_verify(world.instance), 0);
-  assert_true(nx_instance_resident_bytes(world.instance) <= nx_image_bytes(image));
+  assert_int_equal(nx_instance_resident_bytes(world.instance), 0);
+  assert_ptr_equal(nx_instance_image(world.instance), nx_sandbox_base_image());
+  struct nx_error err;
+  assert_int_equal(nx_instance_show(world.instance, image, &err), 0);
   world_run(&world, "20000");
   assert_string_equal(world.returned, "20000");
   nx_image_release(image);
