@@ -25,6 +25,7 @@
   const push = uncurry(Array.prototype.push);
   const slice = uncurry(String.prototype.slice);
   const split = uncurry(String.prototype.split);
+  const toWellFormed = uncurry(String.prototype.toWellFormed);
   const includes = uncurry(String.prototype.includes);
   const then = uncurry(Promise.prototype.then);
   const hostCall = host.call;
@@ -127,12 +128,10 @@
   const openCalls = new Map();
 
   function extensionCall(extension, method, args) {
-    return new Promise((resolve, reject) => {
-      const id = hostCall(OP.EXT_CALL, `${extension}\0${method}`, stringify(args));
-      if (id === DENIED) throw new PermissionError(`missing capability ext:${extension}`);
-      if (id < 0) throw new Error(`there is no $ext.${extension}.${method} for this execution`);
-      mapSet(openCalls, id, { resolve, reject });
-    });
+    const id = hostCall(OP.EXT_CALL, `${extension}\0${method}`, stringify(args));
+    if (id === DENIED) throw new PermissionError(`missing capability ext:${extension}`);
+    if (id < 0) throw new Error(`there is no $ext.${extension}.${method} for this execution`);
+    return new Promise((resolve, reject) => { mapSet(openCalls, id, { resolve, reject }); });
   }
 
   // An answer that the host brings with a resume.
@@ -149,7 +148,13 @@
     get: (_, name) => (typeof name === "string" && name !== "then" && name !== "toJSON" ? lookup(name) : undefined),
   });
   define("$ext", namespace((extension) =>
-    namespace((method) => (...args) => extensionCall(extension, method, args))));
+    namespace((method) => (...args) => {
+      try {
+        return extensionCall(extension, method, args);
+      } catch (error) {
+        return new Promise((_, reject) => reject(error));
+      }
+    })));
 
   // ---- Timers: calls of the built-in extension `time` -----------------------------------------------------------
 
@@ -193,6 +198,8 @@
   define("$log", Object.assign(log, levels));
   define("console", { log: logger("info"), trace: logger("debug"), ...levels });
 
+  define("performance", globalThis.performance); // the engine makes it enumerable, unlike every other global
+
   // ---- Errors -----------------------------------------------------------------------------------------------------
 
   const FRAME = /handler\.js:(\d+)(?::(\d+))?/;
@@ -229,7 +236,13 @@
       }
       push(kept, lines[i]);
     }
-    return { __proto__: null, name, message: name === "Error" ? message : headline, stack: join(kept, "\n"), line, column };
+    return {
+      __proto__: null,
+      name: toWellFormed(name),
+      message: toWellFormed(name === "Error" ? message : headline),
+      stack: toWellFormed(join(kept, "\n")),
+      line, column,
+    };
   }
   host.describeError = (thrown) => stringify(describe(thrown));
 

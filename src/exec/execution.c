@@ -192,6 +192,16 @@ static void judge_compile(struct nx_execution *x, const struct nx_guest_result *
     x->outcome = outcome; /* the guest described it, or a host call did */
 }
 
+/* What the parser misses at the end it misses in the line that our wrapper adds; people should see their last one. */
+static void clamp_location(struct nx_execution *x, struct nx_text source) {
+  uint32_t lines = 1;
+  const char *last = source.data, *end = source.data + source.bytes;
+  for (const char *at = source.data; (at = memchr(at, '\n', (size_t)(end - at))) && at + 1 < end; lines++) last = ++at;
+  if (x->error.line <= lines) return;
+  x->error.line = lines;
+  x->error.column = (uint32_t)(end - last) + (end > last && end[-1] == '\n' ? 0 : 1);
+}
+
 void nx_execution_compile(struct nx_execution *x, struct nx_instance *instance, struct nx_text source,
                           struct nx_image **image) {
   struct nx_guest_call call = guest_call(x);
@@ -201,6 +211,7 @@ void nx_execution_compile(struct nx_execution *x, struct nx_instance *instance, 
   x->outcome = NX_OUTCOME_COUNT;
   struct nx_guest_result result = nx_instance_compile(instance, &call, source);
   judge_compile(x, &result);
+  clamp_location(x, source);
   struct nx_error err;
   if (x->outcome == NX_OUTCOME_SUCCESS && nx_instance_capture(instance, image, &err))
     nx_execution_fail(x, err.code == NX_ERR_TOO_LARGE ? NX_OUTCOME_COMPILATION_ERROR : NX_OUTCOME_INTERNAL_ERROR, "%s",

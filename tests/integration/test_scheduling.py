@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Admission, the queue, deadlines, and that busy handlers delay nothing else."""
+import time
+
+import pytest
+
+from conftest import SLOWNESS, Background, in_threads, wait_until
+
+SETTINGS = {"MAX_INSTANCES": 2, "QUEUE_MAX": 2, "QUEUE_TIMEOUT_MS": int(400 * SLOWNESS)}
+SPIN = "const end = Date.now() + $args; while (Date.now() < end); return 'done'"
+
+
+def spin(server, ms):
+    return server.post({"code": SPIN, "args": ms * SLOWNESS})
+
+
+def active(server, count):
+    wait_until(lambda: server.health()["instances"]["active"] == count, what=f"{count} active instances")
+
+
+def queued(server, count):
+    text = f"nexus_queue_depth {count}\n".encode()
+    wait_until(lambda: text in server.get("/metrics").body, what=f"a queue of {count}")
+
+
+def test_probes_are_not_delayed_by_busy_instances(server):
+    with Background(lambda: in_threads(2, lambda i: spin(server, 2000))) as busy:
+        active(server, 2)
+        times = []
+        while not busy.done() and len(times) < 300:
+            for path in ("/health", "/livez", "/readyz", "/metrics"):
+                begin = time.monotonic()
+                assert server.get(path).status == 200
+                times.append(time.monotonic() - begin)
+        assert [reply.json()["returnValue"] for reply in busy.result()] == ["done", "done"]
+    times.sort()
+    assert len(times) > 40 and times[len(times) * 99 // 100] < 0.5 * SLOWNESS
+
+
+def test_queue_then_refusal(server):
+    with Background(lambda: in_threads(2, lambda i: spin(server, 1500))) as running:
+        active(server, 2)
+        with Background(lambda: in_threads(2, lambda i: server.post({"code": "return 'queued'"}))) as waiting:
+            queued(server, 2)
+            refused = server.post({"code": "return 1"})
+            problem = refused.problem(503, "OVERLOADED")
+            assert problem["layer"] == "pool" and "queue is full" in problem["detail"]
+            assert problem["limitBytes"] == 2 * (32 << 20) and problem["usedBytes"] <= problem["limitBytes"] and problem["requestedBytes"] > 0
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert server.health()["status"] == "degraded" and server.health()["reasons"] == ["the queue is full"]
+            for reply in waiting.result():
+                assert "waited too long" in reply.problem(503, "OVERLOADED")["detail"]
+                assert int(reply.headers["Retry-After"]) >= 1
+        assert all(reply.json()["returnValue"] == "done" for reply in running.result())
+    assert server.value("return 'after'") == "after"
+    assert server.health()["status"] == "healthy"
+
+
+def test_queued_requests_run_in_order_of_arrival(start):
+    server = start({"MAX_INSTANCES": 1, "QUEUE_MAX": 10})
+    with Background(lambda: spin(server, 600)) as first:
+        active(server, 1)
+        waiting = []
+        for i in range(5):
+            waiting.append(Background(lambda: server.value("return Date.now() * 1000 + performance.now() % 1")))
+            waiting[-1].__enter__()
+            queued(server, i + 1)
+        ends = [background.result() for background in waiting]
+        assert first.result().status == 200
+    assert ends == sorted(ends)
+
+
+def test_queue_of_none(start):
+    server = start({"MAX_INSTANCES": 1, "QUEUE_MAX": 0})
+    with Background(lambda: spin(server, 700)) as running:
+        active(server, 1)
+        server.post({"code": "return 1"}).problem(503, "OVERLOADED")
+        server.run("nobody").problem(404, "HANDLER_NOT_FOUND")
+        server.put("h", "return 1").problem(503, "OVERLOADED")
+        assert running.result().status == 200
+
+
+def test_fast_requests_beside_slow_ones(start):
+    server = start({"MAX_INSTANCES": 6})
+    server.install("fast", "return $args * 2")
+    server.value(handler="fast", args=1)
+    with Background(lambda: in_threads(3, lambda i: spin(server, 1500))) as slow:
+        active(server, 3)
+        times = []
+        while not slow.done() and len(times) < 400:
+            begin = time.monotonic()
+            assert server.value(handler="fast", args=len(times)) == 2 * len(times)
+            times.append(time.monotonic() - begin)
+        assert all(reply.status == 200 for reply in slow.result())
+    times.sort()
+    assert len(times) > 20 and times[len(times) // 2] < 0.25 * SLOWNESS
+
+
+def test_more_instances_than_cores(start):
+    server = start({"MAX_INSTANCES": 16})
+    begin = time.monotonic()
+    in_threads(16, lambda i: server.execute("for (;;);", timeoutMs=400))
+    assert time.monotonic() - begin < 5 * SLOWNESS
+    assert server.value("return 1") == 1
+
+
+@pytest.mark.parametrize("ms", [20, 100, 400])
+def test_deadline(server, ms):
+    durations = [server.execute("for (;;);", timeoutMs=ms)["metrics"]["durationUs"] / 1000 for _ in range(4)]
+    assert all(ms - 1 <= duration < ms + 250 * SLOWNESS for duration in durations), durations
+    assert min(durations) < ms + 60 * SLOWNESS
+
+
+def test_time_in_the_queue_does_not_count(start):
+    server = start({"MAX_INSTANCES": 1, "QUEUE_MAX": 5})
+    with Background(lambda: spin(server, 500)) as first:
+        active(server, 1)
+        assert server.value("const e = Date.now() + 50; while (Date.now() < e); return 1", timeoutMs=int(400 * SLOWNESS)) == 1
+        assert first.result().status == 200
+
+
+def test_clients_that_go_away_free_their_instance(server):
+    connections = [server.connect() for _ in range(2)]
+    for connection in connections:
+        connection.request("POST", "/v1/execute", '{"code": "for (;;);", "timeoutMs": 500}')
+    active(server, 2)
+    for connection in connections:
+        connection.close()
+    assert wait_until(lambda: server.post({"code": "return 'next'"}).status == 200, what="an instance")
+
+
+def test_queued_clients_that_go_away(server):
+    with Background(lambda: in_threads(2, lambda i: spin(server, 500))):
+        active(server, 2)
+        gone = server.connect()
+        gone.request("POST", "/v1/execute", '{"code": "return 1"}')
+        queued(server, 1)
+        gone.close()
+    assert server.value("return 'after'") == "after"
+
+
+def test_load_of_many_clients(start):
+    server = start({"MAX_INSTANCES": 4, "QUEUE_MAX": 1000})
+    server.install("h", "let s = 0; for (let i = 0; i < $args; i++) s += i; return s")
+
+    def client(i):
+        for j in range(40):
+            assert server.value(handler="h", args=100 + i) == (100 + i) * (99 + i) // 2
+
+    in_threads(32, client)
+    assert server.threads() < 40
