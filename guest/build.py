@@ -45,7 +45,7 @@ WASM_LINK = [
 NATIVE_FLAGS = ["-O2", "-g1", "-fPIE", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-plt", "-w",
                 # one text section, see below
                 "-fno-reorder-functions", "-fno-reorder-blocks-and-partition"]
-# A frame larger than the guard page could step over it (src/sandbox/stack.h).
+# A frame larger than the guard page could step over it (src/sandbox/thread.c).
 MAX_FRAME_BYTES = 3072
 
 

@@ -71,7 +71,7 @@ enum nx_http_next nx__route_metrics(struct nx_request *request);
 /* Brings the measured layers of the ledger up to date. */
 void nx_app_measure(struct nx_app *app);
 
-/* {"status":…}: for /health and for `nexus doctor`. Returns the HTTP status. */
+/* {"status":…}, and the HTTP status for it. */
 int nx_app_write_health(struct nx_app *app, struct nx_buf *out);
 
 #endif

@@ -26,6 +26,11 @@ static bool find_entry(struct nx_request *request) {
   return request->entry != NULL;
 }
 
+static void forget_entry(struct nx_request *request) {
+  nx_entry_release(request->entry);
+  request->entry = NULL;
+}
+
 static void hex_hash(char hex[2 * NX_HASH_BYTES + 1], const struct nx_entry *entry) {
   nx_hash_to_hex(hex, entry->handler->source_hash);
 }
@@ -65,12 +70,16 @@ static bool lists_tag(struct nx_str value, const char *hex) {
   return false;
 }
 
-static bool if_match_holds(const struct nx_request *request, const struct nx_entry *entry) {
-  struct nx_str value = request->exchange->request.if_match;
-  if (!value.data) return true;
+/* The tag of the handler that is installed now. */
+static bool lists_own_tag(const struct nx_request *request, struct nx_str value) {
   char hex[2 * NX_HASH_BYTES + 1];
-  hex_hash(hex, entry);
-  return is_star(value) || lists_tag(value, hex);
+  hex_hash(hex, request->entry);
+  return lists_tag(value, hex);
+}
+
+static bool if_match_holds(const struct nx_request *request) {
+  struct nx_str value = request->exchange->request.if_match;
+  return !value.data || is_star(value) || lists_own_tag(request, value);
 }
 
 static enum nx_http_next precondition_failed(struct nx_request *request) {
@@ -83,12 +92,15 @@ static enum nx_http_next precondition_failed(struct nx_request *request) {
 static bool make_condition(struct nx_request *request, struct nx_condition *condition) {
   const struct nx_http_request *in = &request->exchange->request;
   *condition = (struct nx_condition){0};
+  bool exists = find_entry(request);
   if (in->if_none_match.data) {
-    if (!is_star(in->if_none_match)) return false;
-    condition->must_not_exist = true;
+    if (is_star(in->if_none_match))
+      condition->must_not_exist = true;
+    else if (exists && lists_own_tag(request, in->if_none_match))
+      return false;
   }
   if (!in->if_match.data) return true;
-  if (!find_entry(request) || !if_match_holds(request, request->entry)) return false;
+  if (!exists || !if_match_holds(request)) return false;
   condition->must_exist = true;
   if (!is_star(in->if_match)) condition->hash = request->entry->handler->source_hash;
   return true;
@@ -116,12 +128,10 @@ enum nx_http_next nx__route_list_handlers(struct nx_request *request) {
 enum nx_http_next nx__route_get_handler(struct nx_request *request) {
   struct nx_http_response *response = &request->exchange->response;
   if (!find_entry(request)) return no_such_handler(request);
-  if (!if_match_holds(request, request->entry)) return precondition_failed(request);
+  if (!if_match_holds(request)) return precondition_failed(request);
   add_etag(response, request->entry);
   struct nx_str none_match = request->exchange->request.if_none_match;
-  char hex[2 * NX_HASH_BYTES + 1];
-  hex_hash(hex, request->entry);
-  if (none_match.data && (is_star(none_match) || lists_tag(none_match, hex))) {
+  if (none_match.data && (is_star(none_match) || lists_own_tag(request, none_match))) {
     response->status = 304;
     return NX_HTTP_DONE;
   }
@@ -145,8 +155,7 @@ static void complete_put(struct nx_request *request) {
   };
   struct nx_error err;
   bool created;
-  nx_entry_release(request->entry);
-  request->entry = NULL;
+  forget_entry(request);
   if (!make_condition(request, &registration.condition)) {
     precondition_failed(request);
     return;
@@ -155,7 +164,7 @@ static void complete_put(struct nx_request *request) {
     fail(request, &err);
     return;
   }
-  nx_entry_release(request->entry);
+  forget_entry(request);
   if (!find_entry(request)) { /* deleted meanwhile by another request */
     no_such_handler(request);
     return;
@@ -186,8 +195,7 @@ enum nx_http_next nx__route_delete_handler(struct nx_request *request) {
   struct nx_condition condition;
   struct nx_error err;
   if (!find_entry(request)) return no_such_handler(request);
-  nx_entry_release(request->entry);
-  request->entry = NULL;
+  forget_entry(request);
   if (!make_condition(request, &condition)) return precondition_failed(request);
   if (nx_registry_remove(request->app->registry, request->name, &condition, &err))
     return err.code == NX_ERR_NOT_FOUND ? no_such_handler(request) : fail(request, &err);

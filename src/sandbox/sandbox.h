@@ -98,7 +98,7 @@ struct nx_guest_call {
   uint32_t stack_limit_bytes;
   bool frozen;                  /* clock stands at 0, randomness is a fixed sequence: an image is being made */
   void *opaque;
-  /* Runs on the calling thread between guest instructions; texts are already copied out of guest memory and live
+  /* Runs on the calling thread between guest instructions; texts lie in guest memory, checked, and live
    * until it returns. May call nx_guest_stop. */
   int32_t (*host_call)(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b, uint32_t b_bytes);
   /* Asks the shared budget for `bytes` more; false refuses. nx_instance_reset says how much was granted in all. */

@@ -39,7 +39,10 @@ def test_idle_server_ends_at_once(start, number):
     assert time.monotonic() - begin < 2 * SLOWNESS
     assert "stopped" in server.log()
     for client in idle:
-        assert client.recv(1) == b""
+        try:
+            assert client.recv(1) == b""
+        except ConnectionResetError:
+            pass  # it was still in the backlog when the listener closed
         client.close()
 
 
