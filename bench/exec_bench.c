@@ -19,7 +19,7 @@
 #include "base/fs.h"
 #include "base/json_text.h"
 #include "config/config.h"
-#include "exec/execution.h"
+#include "exec/exec.h"
 #include "memory/ledger.h"
 #include "pool/pool.h"
 
@@ -98,18 +98,9 @@ static bool fail(struct bench *bench, const char *what, const struct nx_buf *why
 /* ---- One execution ---------------------------------------------------------------------------------------------- */
 
 static struct nx_execution new_execution(const struct bench *bench) {
-  const struct nx_config *config = &bench->config;
   return (struct nx_execution){
     .args = {bench->args.data, (uint32_t)bench->args.len},
-    .limits = {
-      .timeout_ns = config->timeout_ms * NX_NS_PER_MS,
-      .memory_bytes = (uint32_t)config->memory_limit_bytes,
-      .stack_bytes = (uint32_t)config->stack_size_bytes,
-      .host_calls = config->max_host_calls,
-      .state_mutations = config->max_state_mutations,
-      .events = config->max_events,
-      .output_bytes = (uint32_t)config->max_result_bytes,
-    },
+    .limits = nx_exec_limits(&bench->config),
     .grant = nx_pool_grant,
     .budget = bench->pool,
   };

@@ -114,7 +114,7 @@ static void *execute(void *argument) {
   struct nx_job *job = &run->job;
   if (nx_sandbox_thread_enter(&run->err)) return NULL;
   job->source = (struct nx_text){run->source.data ? run->source.data : "", (uint32_t)run->source.len};
-  job->execution.limits = nx_exec_limits(run->exec);
+  job->execution.limits = nx_exec_limits(&run->config);
   nx_execution_name(&job->execution);
   nx_exec_run_waiting(run->exec, job);
   nx_sandbox_thread_leave();

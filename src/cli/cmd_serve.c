@@ -46,7 +46,7 @@ static int apply_file(void *opaque, const char *name, const char *source, size_t
   struct nx_job job = {
     .kind = NX_JOB_COMPILE,
     .source = {source, (uint32_t)bytes},
-    .execution = {.limits = nx_exec_limits(serve->app.exec)},
+    .execution = {.limits = nx_exec_limits(&serve->config)},
   };
   if (nx_sandbox_thread_enter(err)) return -(int)err->code;
   nx_exec_run_waiting(serve->app.exec, &job);

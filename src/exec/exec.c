@@ -78,8 +78,7 @@ void nx_exec_destroy(struct nx_exec *exec) {
   free(exec);
 }
 
-struct nx_execution_limits nx_exec_limits(const struct nx_exec *exec) {
-  const struct nx_config *config = exec->config;
+struct nx_execution_limits nx_exec_limits(const struct nx_config *config) {
   return (struct nx_execution_limits){
     .timeout_ns = config->timeout_ms * NX_NS_PER_MS,
     .memory_bytes = (uint32_t)config->memory_limit_bytes,

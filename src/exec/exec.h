@@ -69,7 +69,7 @@ void nx_exec_set_hooks(struct nx_exec *exec, const struct nx_exec_hooks *hooks);
 void nx_exec_destroy(struct nx_exec *exec);
 
 /* Limits as configured; the caller lowers what it wants lower. */
-struct nx_execution_limits nx_exec_limits(const struct nx_exec *exec);
+struct nx_execution_limits nx_exec_limits(const struct nx_config *config);
 
 /* ADMITTED: run it now on this thread. QUEUED: it comes through nx_exec_next. REFUSED: see job->refusal. */
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job);

@@ -1,21 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "exec/watchdog.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 #define TICK_NS NX_NS_PER_MS
 /* Ticks without work before it goes to sleep: waking it is a system call for whoever comes next. */
 #define IDLE_TICKS 50u
-#define STACK_BYTES (256u * 1024u)
 
 enum { AWAKE = 0, ASLEEP = 1 };
 
@@ -65,21 +63,11 @@ int nx_watchdog_create(struct nx_watchdog **out, const struct nx_watchdog_work *
   struct nx_watchdog *watchdog = calloc(1, sizeof *watchdog);
   if (!watchdog) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the watchdog");
   watchdog->work = *work;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  int status = pthread_create(&watchdog->thread, &attributes, run, watchdog);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  pthread_attr_destroy(&attributes);
+  int status = nx_thread_start(&watchdog->thread, "watchdog", run, watchdog, err);
   if (status) {
     free(watchdog);
-    errno = status;
-    return nx_error_sys(err, "cannot start the watchdog");
+    return status;
   }
-  pthread_setname_np(watchdog->thread, "watchdog");
   *out = watchdog;
   return 0;
 }

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "handler/cache_writer.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STACK_BYTES (256u * 1024u)
+#include "base/thread.h"
+
 
 struct waiting {
   uint8_t source_hash[NX_HASH_BYTES];
@@ -59,21 +58,11 @@ int nx_cache_writer_create(struct nx_cache_writer **out, struct nx_cache *cache,
   writer->cache = cache;
   pthread_mutex_init(&writer->mutex, NULL);
   pthread_cond_init(&writer->changed, NULL);
-  pthread_attr_t attributes;
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  int status = pthread_create(&writer->thread, &attributes, run, writer);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  pthread_attr_destroy(&attributes);
+  int status = nx_thread_start(&writer->thread, "cache-writer", run, writer, err);
   if (status) {
     free(writer);
-    errno = status;
-    return nx_error_sys(err, "cannot start the cache writer");
+    return status;
   }
-  pthread_setname_np(writer->thread, "cache-writer");
   *out = writer;
   return 0;
 }

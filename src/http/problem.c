@@ -3,25 +3,6 @@
 
 #include <string.h>
 
-static const struct {
-  int status;
-  const char *reason;
-} reasons[] = {
-  {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"}, {304, "Not Modified"}, {400, "Bad Request"},
-  {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
-  {408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"}, {412, "Precondition Failed"},
-  {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"},
-  {422, "Unprocessable Content"}, {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
-  {501, "Not Implemented"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
-  {505, "HTTP Version Not Supported"}, {507, "Insufficient Storage"},
-};
-
-const char *nx_http_reason(int status) {
-  for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-    if (reasons[i].status == status) return reasons[i].reason;
-  return "Unknown";
-}
-
 static void open_problem(struct nx_http_response *response, int status) {
   response->status = status;
   response->content_type = NX_PROBLEM_TYPE;

@@ -9,8 +9,6 @@
 
 #define NX_PROBLEM_TYPE "application/problem+json"
 
-const char *nx_http_reason(int status);
-
 /* Replaces whatever body the response had. */
 void nx_problem_write(struct nx_http_response *response, int status, const char *code, const char *detail);
 void nx_problem_from_error(struct nx_http_response *response, const struct nx_error *err);

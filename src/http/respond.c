@@ -8,7 +8,7 @@
 
 #define CONTENT_TYPE_MAX 96 /* keeps the head within NX__HTTP_HEAD_BYTES */
 
-static const char *reason(int status) {
+const char *nx_http_reason(int status) {
   switch (status) {
   case 200: return "OK";
   case 201: return "Created";
@@ -61,7 +61,8 @@ void nx__http_respond_begin(struct nx_http_io *io) {
   char *at = put_lit(io->head, "HTTP/1.1 ");
   at = put_number(at, (size_t)response->status);
   *at++ = ' ';
-  at = put(at, reason(response->status), strlen(reason(response->status)));
+  const char *reason = nx_http_reason(response->status);
+  at = put(at, reason, strlen(reason));
   at = put_lit(at, "\r\n");
   if (response->content_type && !never_body) {
     at = put_lit(at, "Content-Type: ");

@@ -114,7 +114,7 @@ static bool is_blank(struct nx_str text) {
 
 enum nx_http_next nx__route_run(struct nx_request *request) {
   struct nx_execution *x = &request->job.execution;
-  x->limits = nx_exec_limits(request->app->exec);
+  x->limits = nx_exec_limits(request->app->config);
   if (!take_entry(request)) return NX_HTTP_DONE;
   struct nx_str body = request->exchange->request.body;
   struct nx_json_fault fault;
@@ -262,7 +262,7 @@ static void complete_execute(struct nx_request *request) {
 
 enum nx_http_next nx__route_execute(struct nx_request *request) {
   struct nx_str body = request->exchange->request.body;
-  request->job.execution.limits = nx_exec_limits(request->app->exec);
+  request->job.execution.limits = nx_exec_limits(request->app->config);
   yyjson_read_err fault;
   yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)(body.len ? body.data : ""), body.len, YYJSON_READ_BIGNUM_AS_RAW,
                                      NULL, &fault);

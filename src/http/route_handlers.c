@@ -186,7 +186,7 @@ enum nx_http_next nx__route_put_handler(struct nx_request *request) {
   if (!make_condition(request, &condition)) return precondition_failed(request); /* before it costs a compile */
   request->job.kind = NX_JOB_COMPILE;
   request->job.source = (struct nx_text){body.data, (uint32_t)body.len};
-  request->job.execution.limits = nx_exec_limits(request->app->exec);
+  request->job.execution.limits = nx_exec_limits(request->app->config);
   request->complete = complete_put;
   return nx__app_submit(request);
 }

@@ -107,6 +107,9 @@ int nx_http_server_create(struct nx_http_server **out, const struct nx_http_opti
 int nx_http_server_start(struct nx_http_server *server, struct nx_error *err);
 uint16_t nx_http_server_port(const struct nx_http_server *server);
 
+/* The reason phrase of a status; empty when there is none. */
+const char *nx_http_reason(int status);
+
 /* Any thread: there is a ready exchange (next_ready) although no worker is about to ask for one. */
 void nx_http_server_wake(struct nx_http_server *server);
 /* Any thread, once per execution at most: the calling app knows that one worker has been inside `handle` for long

@@ -104,8 +104,7 @@ int nx_image_create_base(struct nx_image **out, const uint8_t *memory, uint32_t 
 /* One write for each run of adjacent pages. */
 static int write_runs(int fd, const struct nx_base_pages *from, struct nx_error *err) {
   for (uint32_t i = 0, run; i < from->count; i += run) {
-    for (run = 1; i + run < from->count && from->index[i + run] == from->index[i] + run; run++) {
-    }
+    run = nx_page_run(from->index + i, from->count - i);
     ssize_t bytes = (ssize_t)run * NX_PAGE_BYTES;
     const uint8_t *pages = from->pages + (size_t)i * NX_PAGE_BYTES;
     if (pwrite(fd, pages, (size_t)bytes, (off_t)from->index[i] * NX_PAGE_BYTES) != bytes)

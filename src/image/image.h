@@ -73,6 +73,13 @@ const uint8_t *nx_image_page(const struct nx_image *image, uint32_t index);
 #define NX_IMAGE_PACKED_MAX 64
 int nx_image_packed_fd(struct nx_image *image);
 
+/* How many of the ascending page indices lie side by side from the first on; at least 1. */
+static inline uint32_t nx_page_run(const uint32_t *index, uint32_t count) {
+  uint32_t run = 1;
+  while (run < count && index[run] == index[0] + run) run++;
+  return run;
+}
+
 /* Memory of all deltas alive: also those that only an instance still shows. */
 size_t nx_image_live_bytes(void);
 /* Memory that a delta takes. */

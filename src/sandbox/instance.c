@@ -157,8 +157,7 @@ static bool map_delta(struct nx_instance *instance, struct nx_image *image) {
   int fd = nx_image_packed_fd(image);
   if (fd < 0) return false;
   for (uint32_t i = 0, run; i < image->page_count; i += run) {
-    for (run = 1; i + run < image->page_count && image->page_index[i + run] == image->page_index[i] + run; run++) {
-    }
+    run = nx_page_run(image->page_index + i, image->page_count - i);
     void *at = page_at(instance, image->page_index[i]);
     size_t bytes = (size_t)run * NX_PAGE_BYTES;
     if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,

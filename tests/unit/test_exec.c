@@ -62,7 +62,7 @@ static struct nx_job make_job(const char *source) {
   nx__thread_init_signals(&err); /* cmocka has put its own SIGSEGV handler in the place of ours */
   return (struct nx_job){
     .source = {source, (uint32_t)strlen(source)},
-    .execution = {.limits = nx_exec_limits(exec)},
+    .execution = {.limits = nx_exec_limits(&config)},
   };
 }
 
