@@ -31,7 +31,7 @@
 /* An image is shown by copying its pages, which makes them private; so were those that an earlier handler or a compile
  * changed. All would be copied at every reset for ever. So this many resets after an image was first shown the instance
  * settles: private pages are dropped, the image's own pages are mapped from a file, and only what executions really
- * change comes back by faults. Not at once: it costs as much as some ten executions, and instances may go back and forth
+ * change comes back by faults. Not at once: it costs system calls and faults, and instances may go back and forth
  * between handlers. */
 #define SETTLE_AFTER_RESETS 16u
 /* Heap growth after which the engine looks for cycles. Collecting touches every object, and with it most pages. */
