@@ -256,6 +256,11 @@ static void thread_exit(void *self) {
   nx_sandbox_thread_leave();
 }
 
+static bool thread_is_spent(void *self) {
+  (void)self;
+  return nx_sandbox_thread_is_spent();
+}
+
 static void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail) {
   (void)self;
   nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
@@ -288,6 +293,7 @@ struct nx_http_app nx_app_public(struct nx_app *app) {
     .proceed = proceed,
     .thread_init = thread_init,
     .thread_exit = thread_exit,
+    .thread_is_spent = thread_is_spent,
     .refuse = refuse,
     .finished = finished,
   };

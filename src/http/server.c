@@ -57,7 +57,8 @@ void nx__http_serve_once(struct nx_http_worker *worker) {
     worker->was_woken = true;
     return;
   }
-  if (!worker->has_successor) worker->has_successor = nx__http_workers_grow(server);
+  bool ended = atomic_load_explicit(&server->spent_ended, memory_order_relaxed) && atomic_exchange(&server->spent_ended, false);
+  if (!worker->has_successor || ended) worker->has_successor = nx__http_workers_grow(server);
   if (what == &server->timer_fd)
     sweep(worker);
   else if (what == &server->listener)

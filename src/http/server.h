@@ -74,6 +74,8 @@ struct nx_http_app {
   /* Runs first (last) on every worker thread; a failed init ends the start of that thread. */
   int (*thread_init)(void *self, struct nx_error *err);
   void (*thread_exit)(void *self);
+  /* Asked on a worker between requests: true ends this thread, and another takes its place. */
+  bool (*thread_is_spent)(void *self);
   /* A request that the server itself refused: fills the response with a problem (RFC 9457). response->status is set
    * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). */
   void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail);

@@ -64,6 +64,7 @@ struct nx_http_server {
   pthread_t exited;               /* ended, and joined by the next one that ends */
   bool started;                   /* the first worker got through thread_init */
   struct nx_error start_error;
+  _Atomic(bool) spent_ended;      /* a spent worker ended: whoever serves next sees to another */
   _Atomic(bool) start_failed;     /* of a later one, whose creator took it for granted: the sweep tries again */
 };
 

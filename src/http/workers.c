@@ -4,6 +4,7 @@
  *
  *   live     waiting for sockets or serving one; `live_threads` of them are wanted
  *   blocked  inside `handle` for long (the application says so); replaced by another live one
+ *   spent    to be ended, because the application has used the thread up
  *   parked   surplus after a blocked one came back; LIFO, so that the warm ones are used and the cold ones end
  *
  * None is created before it is needed: a worker that gets its first connection sees to it that another one waits, so
@@ -63,6 +64,19 @@ static bool park(struct nx_http_worker *worker) {
   }
   pthread_mutex_unlock(&server->lock);
   return keep;
+}
+
+/* A spent worker ends, unless it is the last: those that stay make another when they need one. */
+static bool may_end(struct nx_http_server *server) {
+  const struct nx_http_app *app = &server->app;
+  if (!app->thread_is_spent || !app->thread_is_spent(app->self)) return false;
+  unsigned live = atomic_load(&server->live);
+  while (live > 1)
+    if (atomic_compare_exchange_weak(&server->live, &live, live - 1)) {
+      atomic_store(&server->spent_ended, true);
+      return true;
+    }
+  return false;
 }
 
 /* `counts_as_live` is false when it ends out of the parked state. The previous one that ended is joined here, so at
@@ -126,11 +140,12 @@ static void *worker_main(void *argument) {
       keep = park(&worker);
     else
       nx__http_serve_once(&worker);
+    if (may_end(server)) keep = false;
   }
   drop_spares(&worker);
   pthread_cond_destroy(&worker.unparked);
   if (server->app.thread_exit) server->app.thread_exit(server->app.self);
-  if (keep) nx_http_server_wake(server); /* stopping: passed on, because an event wakes only one */
+  nx_http_server_wake(server); /* an event wakes only one worker, and this one does not take what it was for */
   leave(server, keep);
   return NULL;
 }

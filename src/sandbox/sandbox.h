@@ -63,9 +63,15 @@ void nx_sandbox_thread_leave(void);
 /* A number for the calling thread that is never used again; 0 when it did not enter. */
 uint64_t nx_sandbox_thread_serial(void);
 
-/* Called by the watchdog thread, every millisecond or so while anything runs: ends executions that are overdue.
- * Returns the number of threads inside a guest now; `newly_slow` counts executions that have just passed
- * `slow_after_ns`, whose results will say was_slow. */
+/* True when an execution of the calling thread took so much CPU time that its priority was lowered, and this process may
+ * not raise it again (setpriority(2): that takes CAP_SYS_NICE or RLIMIT_NICE). Such a thread should end, and another
+ * take its place. */
+bool nx_sandbox_thread_is_spent(void);
+
+/* Called by the watchdog thread, every millisecond or so while anything runs: ends executions that are overdue, and
+ * lowers the priority of threads that have been computing for 10 ms, so that short executions and probes beside them
+ * need not wait for a full time slice of each. Returns the number of threads inside a guest now; `newly_slow` counts
+ * executions that have just computed for `slow_after_ns`, whose results will say was_slow. */
 unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *newly_slow);
 
 /* ---- Calls ------------------------------------------------------------------------------------------------------ */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -16,6 +17,10 @@
 /* Kills an overdue execution. A real-time signal: nobody else uses it, and glibc keeps the first two. */
 #define KILL_SIGNAL (SIGRTMIN + 3)
 #define SIGNAL_STACK_BYTES (64u * 1024u)
+/* Handlers that compute for long get a third of the processor's share that others get (5 steps of nice(2)): enough that
+ * eight of them on two processors hardly show in the latency of short ones, and little enough that they get on. */
+#define LOWER_AFTER_NS (10 * NX_NS_PER_MS)
+#define LOWERED_BY 5
 
 /* Bounds of the generated code, which the build puts into a section of its own (guest/build.py). */
 extern const char __start_nx_guest_text[], __stop_nx_guest_text[];
@@ -26,6 +31,7 @@ static _Thread_local struct nx_guest_thread *self_thread;
  * between being chosen and being signalled. Executions never take it. */
 static pthread_mutex_t threads_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct nx_guest_thread *threads;
+static int normal_nice; /* of the thread that initialised */
 static uint64_t last_serial;
 
 struct nx_guest_thread *nx__thread_self(void) { return self_thread; }
@@ -115,6 +121,7 @@ int nx__thread_init_signals(struct nx_error *err) {
   action.sa_sigaction = on_fault;
   if (sigaction(SIGSEGV, &action, NULL) || sigaction(SIGBUS, &action, NULL))
     return nx_error_sys(err, "cannot install the fault handler");
+  normal_nice = getpriority(PRIO_PROCESS, 0);
   return 0;
 }
 
@@ -153,6 +160,7 @@ int nx_sandbox_thread_enter(struct nx_error *err) {
     goto unmap_stack;
   }
   self->tid = (int)syscall(SYS_gettid);
+  self->spent = getpriority(PRIO_PROCESS, 0) > normal_nice; /* inherited from a spent one */
   pthread_getcpuclockid(pthread_self(), &self->cpu_clock);
   pthread_mutex_lock(&threads_mutex);
   self->serial = ++last_serial;
@@ -187,17 +195,39 @@ void nx_sandbox_thread_leave(void) {
 
 uint64_t nx_sandbox_thread_serial(void) { return self_thread ? self_thread->serial : 0; }
 
-/* An execution is slow when its thread has really been computing for so long: one that was merely preempted needs no
- * replacement at the sockets. Asking for another thread's CPU time is a system call, made only once the wall clock has
+/* How long the execution has really been computing, by the thread's CPU time: one that was merely preempted needs no
+ * replacement at the sockets. Asking for another thread's clock is a system call, made only once the wall clock has
  * passed the mark. */
-static bool is_slow(struct nx_guest_thread *thread, uint64_t run, uint64_t slow_after_ns) {
+static uint64_t computing_ns(struct nx_guest_thread *thread, uint64_t run) {
   uint64_t cpu_ns = nx_clock_read_ns(thread->cpu_clock);
-  if (thread->watched_run != run) {
-    thread->watched_run = run;
+  if (thread->watched_run != run / NX_RUN_STEP) {
+    thread->watched_run = run / NX_RUN_STEP;
     thread->watched_cpu_ns = cpu_ns;
-    return false;
   }
-  return cpu_ns - thread->watched_cpu_ns >= slow_after_ns;
+  return cpu_ns - thread->watched_cpu_ns;
+}
+
+/* The flag is set before the priority is changed, and both under the mutex: whoever finds the flag waits for the mutex
+ * and then knows that the change is made. */
+static void lower_priority(struct nx_guest_thread *thread, uint64_t run) {
+  if (atomic_compare_exchange_strong(&thread->run, &run, run | NX_RUN_LOWERED))
+    setpriority(PRIO_PROCESS, (id_t)thread->tid, normal_nice + LOWERED_BY);
+}
+
+static void restore_priority(struct nx_guest_thread *self) {
+  pthread_mutex_lock(&threads_mutex);
+  pthread_mutex_unlock(&threads_mutex);
+  self->spent = setpriority(PRIO_PROCESS, (id_t)self->tid, normal_nice) != 0;
+}
+
+bool nx_sandbox_thread_is_spent(void) { return self_thread && self_thread->spent; }
+
+/* Returns whether it has just become slow. */
+static bool watch_computing(struct nx_guest_thread *thread, uint64_t run, uint64_t slow_after_ns) {
+  uint64_t ns = computing_ns(thread, run);
+  if (!(run & NX_RUN_SLOW)) return ns >= slow_after_ns && atomic_compare_exchange_strong(&thread->run, &run, run | NX_RUN_SLOW);
+  if (ns >= LOWER_AFTER_NS) lower_priority(thread, run);
+  return false;
 }
 
 unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *newly_slow) {
@@ -209,8 +239,8 @@ unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *new
     if (!run) continue;
     inside++;
     uint64_t began = atomic_load_explicit(&thread->watch_began_ns, memory_order_relaxed);
-    if (!(run & 1) && now_ns > began && now_ns - began >= slow_after_ns && is_slow(thread, run, slow_after_ns))
-      *newly_slow += atomic_compare_exchange_strong(&thread->run, &run, run | 1);
+    if (!(run & NX_RUN_LOWERED) && now_ns > began && now_ns - began >= slow_after_ns)
+      *newly_slow += watch_computing(thread, run, slow_after_ns);
     uint64_t deadline = atomic_load_explicit(&thread->deadline_ns, memory_order_relaxed);
     if (deadline && now_ns >= deadline) syscall(SYS_tgkill, getpid(), thread->tid, KILL_SIGNAL);
   }
@@ -230,7 +260,7 @@ static void begin(struct nx_guest_thread *self, const wasm_rt_memory_t *memory, 
   self->began_ns = nx_clock_ns();
   atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
   atomic_store_explicit(&self->deadline_ns, call->deadline_ns, memory_order_relaxed);
-  atomic_store_explicit(&self->run, ++self->executions << 1, memory_order_release);
+  atomic_store_explicit(&self->run, ++self->executions * NX_RUN_STEP, memory_order_release);
 }
 
 /* Returns whether the watchdog had reported the execution as slow. */
@@ -239,7 +269,8 @@ static bool finish(struct nx_guest_thread *self) {
   uint64_t run = atomic_exchange_explicit(&self->run, 0, memory_order_acq_rel);
   self->memory = NULL;
   self->call = NULL;
-  return run & 1;
+  if (run & NX_RUN_LOWERED) restore_priority(self);
+  return run & NX_RUN_SLOW;
 }
 
 struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_rt_memory_t *memory,

@@ -44,17 +44,21 @@ struct nx_guest_thread {
   uint32_t frozen_random;           /* position in the fixed sequence, for calls with `frozen` */
   void *signal_stack;
 
-  /* Synchronization: atomics, shared with the watchdog. run: 0 outside, else 2 × execution number (+ 1 when it has
-   * been reported as slow); the others are valid while run is not 0. */
+  /* Synchronization: atomics, shared with the watchdog. run: 0 outside, else NX_RUN_STEP × execution number, and what
+   * the watchdog did to it; the others are valid while run is not 0. */
   _Atomic uint64_t run;
   _Atomic uint64_t deadline_ns;
   _Atomic uint64_t watch_began_ns;
   uint64_t executions;
   clockid_t cpu_clock;
-  uint64_t watched_run, watched_cpu_ns; /* the watchdog's own notes */
+  uint64_t watched_run, watched_cpu_ns; /* the watchdog's own notes: execution, and its CPU time before it */
+  bool spent;                           /* its priority was lowered and may not be raised again */
   int tid;
   struct nx_guest_thread *next, **link; /* list of threads, under its mutex */
 };
+
+/* Flags in nx_guest_thread.run. */
+enum { NX_RUN_SLOW = 1, NX_RUN_LOWERED = 2, NX_RUN_STEP = 4 };
 
 int nx__thread_init_signals(struct nx_error *err);
 

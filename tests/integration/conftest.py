@@ -87,9 +87,10 @@ class Reply:
 
 
 class Server:
-    """One `nexus serve`. Requests go over one keep-alive connection per thread."""
+    """One `nexus serve`, started by the command `prefix` if there is one. Requests go over one keep-alive connection per
+    thread."""
 
-    def __init__(self, directory, settings=None, args=(), wait=True):
+    def __init__(self, directory, settings=None, args=(), wait=True, prefix=()):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.settings = {**DEFAULTS, "CACHE_DIR": self.directory / "cache", **(settings or {})}
@@ -98,7 +99,7 @@ class Server:
         self._connections = []
         self._log = open(self.log_path, "ab")
         self._log_begin = self._log.tell()
-        self.process = subprocess.Popen([NEXUS, "serve", *args], env=environment(self.settings), stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([*prefix, NEXUS, "serve", *args], env=environment(self.settings), stdin=subprocess.DEVNULL,
                                         stdout=self._log, stderr=subprocess.STDOUT, cwd=self.directory)
         self.pid = self.process.pid
         self.port = None
@@ -338,10 +339,10 @@ def server(module_server):
 
 @pytest.fixture
 def start(tmp_path):
-    """start(settings, args=(), handlers={file: text}) → a server of this test's own, stopped after it."""
+    """start(settings, args=(), handlers={file: text}, prefix=()) → a server of this test's own, stopped after it."""
     servers = []
 
-    def begin(settings=None, args=(), handlers=None, wait=True, name=None):
+    def begin(settings=None, args=(), handlers=None, wait=True, name=None, prefix=()):
         directory = tmp_path / (name or f"server{len(servers)}")
         settings = dict(settings or {})
         if handlers is not None:
@@ -350,7 +351,7 @@ def start(tmp_path):
             for file, text in handlers.items():
                 (folder / file).write_text(text if isinstance(text, str) else json.dumps(text))
             settings["HANDLERS_DIR"] = folder
-        server = Server(directory, settings, args, wait)
+        server = Server(directory, settings, args, wait, prefix)
         servers.append(server)
         return server
 

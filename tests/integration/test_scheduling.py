@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Admission, the queue, deadlines, and that busy handlers delay nothing else."""
+import pathlib
+import shutil
 import time
 
 import pytest
@@ -149,3 +151,37 @@ def test_load_of_many_clients(start):
 
     in_threads(32, client)
     assert server.threads() < 40
+
+
+def worker_nices(server):
+    """The nice value of every worker thread."""
+    nices = []
+    for task in pathlib.Path(f"/proc/{server.pid}/task").iterdir():
+        try:
+            name, fields = (task / "stat").read_text().rsplit(")", 1)
+        except FileNotFoundError:
+            continue
+        if name.endswith("(nexus-worker"):
+            nices.append(int(fields.split()[16]))
+    return sorted(nices)
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_threads_that_compute_for_long_yield_to_others(start, privileged):
+    """And are back, or replaced, afterwards: without CAP_SYS_NICE a thread cannot have its priority again."""
+    if not privileged and not shutil.which("setpriv"):
+        pytest.skip("no setpriv")
+    prefix = () if privileged else ("setpriv", "--bounding-set", "-sys_nice")
+    server = start({"MAX_INSTANCES": 4}, prefix=prefix)
+    assert set(worker_nices(server)) == {0}
+    with Background(lambda: in_threads(3, lambda i: spin(server, 1000))) as busy:
+        wait_until(lambda: worker_nices(server).count(5) == 3, what="three workers of low priority")
+        assert server.value("return 1") == 1
+        assert [reply.json()["returnValue"] for reply in busy.result()] == ["done"] * 3
+    wait_until(lambda: set(worker_nices(server)) == {0}, what="normal priority")
+    assert in_threads(4, lambda i: server.value(f"return {i}")) == [0, 1, 2, 3]
+    for _ in range(8):
+        spin(server, 60)
+    wait_until(lambda: set(worker_nices(server)) == {0}, what="normal priority")
+    with Background(lambda: in_threads(4, lambda i: spin(server, 500))):
+        active(server, 4)

@@ -47,7 +47,8 @@ struct app {
   struct nx_http_exchange *parked[PARKED_MAX], *ready[PARKED_MAX];
   unsigned parked_count, ready_count;
   _Atomic unsigned handled, refused, finished, threads, slow_inside;
-  _Atomic bool slow_may_end, fail_init;
+  _Atomic bool slow_may_end, fail_init, spend_thread;
+  _Atomic unsigned thread_exits;
 };
 
 static inline void plain(struct nx_http_response *response, int status, const void *body, size_t len) {
@@ -149,7 +150,12 @@ static inline int thread_init(void *self, struct nx_error *err) {
   return 0;
 }
 
-static inline void thread_exit(void *self) { atomic_fetch_sub(&((struct app *)self)->threads, 1); }
+static inline void thread_exit(void *self) {
+  atomic_fetch_sub(&((struct app *)self)->threads, 1);
+  atomic_fetch_add(&((struct app *)self)->thread_exits, 1);
+}
+
+static inline bool thread_is_spent(void *self) { return atomic_exchange(&((struct app *)self)->spend_thread, false); }
 
 static inline void refuse(void *self, struct nx_http_response *response, enum nx_error_code code,
                           const char *detail) {
@@ -203,6 +209,7 @@ static const struct nx_http_app callbacks = {
   .proceed = proceed,
   .thread_init = thread_init,
   .thread_exit = thread_exit,
+  .thread_is_spent = thread_is_spent,
   .refuse = refuse,
   .finished = finished,
 };

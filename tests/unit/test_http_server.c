@@ -295,6 +295,26 @@ static void test_later_thread_init_fails(void **state) {
   stop();
 }
 
+static void test_spent_threads_are_replaced(void **state) {
+  (void)state;
+  start(defaults());
+  int fd = dial();
+  say(fd, GET("/x"));
+  expect(fd, 200, "/x");
+  EVENTUALLY(stats().threads >= 2); /* the one that served, and one that waits */
+  for (unsigned ended = 1; ended <= 5; ended++) {
+    atomic_store(&app->spend_thread, true);
+    say(fd, GET("/spend"));
+    expect(fd, 200, "/spend");
+    EVENTUALLY(atomic_load(&app->thread_exits) == ended);
+    say(fd, GET("/x"));
+    expect(fd, 200, "/x");
+    EVENTUALLY(stats().threads >= 2);
+  }
+  close(fd);
+  stop();
+}
+
 static void test_bad_address(void **state) {
   (void)state;
   struct nx_error err = {0};
@@ -567,6 +587,7 @@ int main(void) {
     cmocka_unit_test(test_elastic),
     cmocka_unit_test(test_thread_init_fails),
     cmocka_unit_test(test_later_thread_init_fails),
+    cmocka_unit_test(test_spent_threads_are_replaced),
     cmocka_unit_test(test_bad_address),
     cmocka_unit_test(test_eviction),
     cmocka_unit_test(test_flood),
