@@ -9,8 +9,10 @@
 #include <string.h>
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 void nx_fs_close(int *fd) {
@@ -145,4 +147,24 @@ int nx_fs_mkdirs(const char *path, mode_t mode, struct nx_error *err) {
     part[i] = '/';
   }
   return make_one(part, mode, err);
+}
+
+static bool stat_tmpfs(const char *path, struct statfs *st) {
+  int rc;
+  do rc = statfs(path, st);
+  while (rc && errno == EINTR);
+  return !rc && (st->f_type == TMPFS_MAGIC || st->f_type == RAMFS_MAGIC);
+}
+
+bool nx_fs_is_tmpfs(const char *path) {
+  struct statfs st;
+  return stat_tmpfs(path, &st);
+}
+
+struct nx_reading nx_tmpfs_used_bytes(const char *path) {
+  struct statfs st;
+  uint64_t bytes;
+  if (!stat_tmpfs(path, &st) || !st.f_blocks || st.f_bfree > st.f_blocks || st.f_bsize <= 0) return nx_reading_unknown();
+  if (__builtin_mul_overflow(st.f_blocks - st.f_bfree, (uint64_t)st.f_bsize, &bytes)) return nx_reading_unknown();
+  return nx_reading_of(bytes);
 }

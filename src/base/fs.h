@@ -7,11 +7,13 @@
 #ifndef NX_BASE_FS_H
 #define NX_BASE_FS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/reading.h"
 
 /* Closes *fd unless it is negative; keeps errno. */
 void nx_fs_close(int *fd);
@@ -39,5 +41,13 @@ int nx_fs_write_atomic(int dirfd, const char *name, const void *data, size_t len
 
 /* mkdir -p: what is missing is made with `mode` (less the umask), what is there must be a directory (ENOTDIR). */
 int nx_fs_mkdirs(const char *path, mode_t mode, struct nx_error *err);
+
+/* Whether the path lies on a tmpfs or ramfs, whose files are memory: charged to the cgroup that wrote them, and given
+ * back only when they are deleted. False when it cannot be asked (statfs). A memory file system under an overlay does
+ * not show. */
+bool nx_fs_is_tmpfs(const char *path);
+/* What the whole file system at `path` uses, other directories of it included. Unknown when it is no tmpfs, and for
+ * ramfs and a tmpfs without a size limit, which do not say (statfs has all 0): those grow without bound, too. */
+struct nx_reading nx_tmpfs_used_bytes(const char *path);
 
 #endif

@@ -8,7 +8,9 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/fs.h"
 #include "cli/cli.h"
+#include "memory/process_memory.h"
 #include "sandbox/sandbox.h"
 #include "version.h"
 
@@ -47,6 +49,44 @@ static void print_reading(const char *what, struct nx_reading reading) {
     printf("  --    %-22s %s\n", what, reading.kind == NX_READING_UNLIMITED ? "no limit" : "unknown");
 }
 
+/* What the kernel had to do about the limit since the cgroup was made. */
+static void print_memory_events(const struct nx_cgroup_memory *memory) {
+  const struct {
+    const char *name;
+    struct nx_reading count;
+  } events[] = {
+    {"limit hit", memory->max_events},
+    {"above high", memory->high_events},
+    {"out of memory", memory->oom_events},
+    {"killed", memory->oom_kills},
+  };
+  char text[192] = "";
+  size_t len = 0;
+  for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+    if (nx_reading_is_value(events[i].count))
+      len += (size_t)snprintf(text + len, sizeof text - len, "%s%s %" PRIu64, len ? ", " : "", events[i].name,
+                              events[i].count.value);
+  if (nx_reading_is_value(memory->oom_kills) && memory->oom_kills.value)
+    bad("memory events", text, "the kernel killed processes: raise the container's limit, or lower MAX_INSTANCES");
+  else if (len)
+    good("memory events", text);
+  else
+    printf("  --    %-22s unknown\n", "memory events");
+}
+
+static void print_pressure(const struct nx_cgroup_memory *memory) {
+  char text[96];
+  if (!nx_reading_is_value(memory->pressure_bp)) {
+    printf("  --    %-22s not available\n", "memory pressure (PSI)");
+    return;
+  }
+  int n = snprintf(text, sizeof text, "%.2f %%", (double)memory->pressure_bp.value / 100);
+  if (nx_reading_is_value(memory->full_pressure_bp))
+    n += snprintf(text + n, sizeof text - (size_t)n, ", full %.2f %%", (double)memory->full_pressure_bp.value / 100);
+  snprintf(text + n, sizeof text - (size_t)n, " of the last 10 s");
+  good("memory pressure (PSI)", text);
+}
+
 static void print_container(const struct nx_cgroup *cgroup) {
   char text[320];
   snprintf(text, sizeof text, "%s %.256s", nx_cgroup_version(cgroup), nx_cgroup_path(cgroup));
@@ -58,15 +98,33 @@ static void print_container(const struct nx_cgroup *cgroup) {
   else
     print_reading("memory limit", memory.limit_bytes);
   print_reading("working set", memory.working_set_bytes);
+  print_reading("kernel memory", memory.kernel_bytes);
+  if (nx_reading_is_value(memory.socket_bytes))
+    print_reading("socket memory", memory.socket_bytes);
+  else
+    print_reading("TCP memory, machine's", nx_socket_memory_bytes());
+  print_memory_events(&memory);
+  print_pressure(&memory);
   print_reading("machine memory", nx_cgroup_machine_memory_bytes(cgroup));
   snprintf(text, sizeof text, "%u", nx_cgroup_cores(cgroup, nx_cpu_allowed()));
   good("cores (by quota)", text);
-  if (memory.pressure_bp.kind == NX_READING_VALUE) {
-    snprintf(text, sizeof text, "%.2f %% of the last 10 s", (double)memory.pressure_bp.value / 100);
-    good("memory pressure (PSI)", text);
-  } else {
-    printf("  --    %-22s not available\n", "memory pressure (PSI)");
+}
+
+static void print_cache(const char *dir) {
+  char text[96];
+  if (access(dir, W_OK) == 0)
+    good("cache directory", dir);
+  else
+    printf("  --    %-22s %s (made at the start, if its parent is writable)\n", "cache directory", dir);
+  if (!nx_fs_is_tmpfs(dir)) return;
+  struct nx_reading used = nx_tmpfs_used_bytes(dir);
+  if (!nx_reading_is_value(used)) {
+    bad("cache's file system", "in memory, without a limit", "mount a tmpfs with a size: it is the container's memory");
+    return;
   }
+  format_bytes(text, sizeof text, used.value);
+  snprintf(text + strlen(text), sizeof text - strlen(text), " in memory (tmpfs)");
+  good("cache's file system", text);
 }
 
 static void print_limits(const struct nx_config *config) {
@@ -84,10 +142,7 @@ static void print_limits(const struct nx_config *config) {
     bad("instances", text, "more than fit: running handlers can be refused memory; lower MAX_INSTANCES or MEMORY_LIMIT_MB");
   else
     good("instances", text);
-  if (access(config->cache_dir, W_OK) == 0)
-    good("cache directory", config->cache_dir);
-  else
-    printf("  --    %-22s %s (made at the start, if its parent is writable)\n", "cache directory", config->cache_dir);
+  print_cache(config->cache_dir);
 }
 
 int nx_cmd_doctor(int argc, char **argv) {

@@ -209,8 +209,12 @@ def test_version():
 def test_doctor():
     run = nexus("doctor", settings={"CONTAINER_MEMORY_LIMIT": "1Gi"})
     assert run.returncode == 0
-    for text in ("kernel", "reset method", "memory limit", "instances", "warning"):
+    for text in ("kernel", "reset method", "memory limit", "kernel memory", "memory events", "instances", "warning"):
         assert text in run.stdout
+    assert "(tmpfs)" not in nexus("doctor", settings={"CACHE_DIR": "/proc"}).stdout
+    if any(line.split()[1:3] == ["/dev/shm", "tmpfs"] for line in open("/proc/mounts")):
+        shown = nexus("doctor", settings={"CACHE_DIR": "/dev/shm"}).stdout
+        assert re.search(r"cache's file system .*(\(tmpfs\)|in memory)", shown)
 
 
 @pytest.mark.parametrize("source, arguments, status, expected", [

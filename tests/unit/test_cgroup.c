@@ -14,6 +14,9 @@
 #include <string.h>
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,12 +78,49 @@ static struct nx_cgroup *open_tree(void) {
   return cgroup;
 }
 
-static struct nx_cgroup_memory read_tree(void) {
-  struct nx_cgroup *cgroup = open_tree();
+static void assert_reading(struct nx_reading r, enum nx_reading_kind kind, uint64_t value) {
+  if (r.kind != kind || (kind == NX_READING_VALUE && r.value != value))
+    fail_msg("got %d %llu, expected %d %llu", r.kind, (unsigned long long)r.value, kind, (unsigned long long)value);
+}
+#define assert_value(r, v) assert_reading((r), NX_READING_VALUE, (v))
+#define assert_unlimited(r) assert_reading((r), NX_READING_UNLIMITED, 0)
+#define assert_unknown(r) assert_reading((r), NX_READING_UNKNOWN, 0)
+#define assert_same(a, b) assert_reading((a), (b).kind, (b).value)
+
+static struct nx_cgroup_fast read_fast(const struct nx_cgroup *cgroup) {
+  struct nx_cgroup_fast fast;
+  nx_cgroup_read_fast(cgroup, &fast);
+  return fast;
+}
+
+static struct nx_cgroup_memory read_slow(const struct nx_cgroup *cgroup) {
   struct nx_cgroup_memory memory;
   nx_cgroup_read_memory(cgroup, &memory);
+  return memory;
+}
+
+/* Both looks, which must agree. */
+static struct nx_cgroup_memory read_both(const struct nx_cgroup *cgroup) {
+  struct nx_cgroup_memory memory = read_slow(cgroup);
+  struct nx_cgroup_fast fast = read_fast(cgroup);
+  assert_same(fast.limit_bytes, memory.limit_bytes);
+  assert_same(fast.usage_bytes, memory.usage_bytes);
+  return memory;
+}
+
+static struct nx_cgroup_memory read_tree(void) {
+  struct nx_cgroup *cgroup = open_tree();
+  struct nx_cgroup_memory memory = read_both(cgroup);
   nx_cgroup_close(cgroup);
   return memory;
+}
+
+/* Where a namespace hides a limit, which the fast look does not see. */
+static struct nx_reading limit_with_hidden(void) {
+  struct nx_cgroup *cgroup = open_tree();
+  struct nx_reading limit = read_slow(cgroup).limit_bytes;
+  nx_cgroup_close(cgroup);
+  return limit;
 }
 
 static struct nx_reading millicores_of_tree(void) {
@@ -90,20 +130,17 @@ static struct nx_reading millicores_of_tree(void) {
   return millicores;
 }
 
-static void assert_reading(struct nx_reading r, enum nx_reading_kind kind, uint64_t value) {
-  if (r.kind != kind || (kind == NX_READING_VALUE && r.value != value))
-    fail_msg("got %d %llu, expected %d %llu", r.kind, (unsigned long long)r.value, kind, (unsigned long long)value);
-}
-#define assert_value(r, v) assert_reading((r), NX_READING_VALUE, (v))
-#define assert_unlimited(r) assert_reading((r), NX_READING_UNLIMITED, 0)
-#define assert_unknown(r) assert_reading((r), NX_READING_UNKNOWN, 0)
-
 #define MEMINFO {"proc/meminfo", "MemTotal:       16384000 kB\nMemFree:        23811848 kB\nMemAvailable:   23772508 kB\n"}
 #define V2_MOUNT                                                                                              \
   "24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"                                                   \
   "31 24 0:27 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
 #define V2_CONTROLLERS {"sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma\n"}
-#define V2_STAT "anon 4096000\nfile 10485760\nkernel 1000\ninactive_anon 7\nactive_anon 8\ninactive_file 6291456\nactive_file 4194304\n"
+/* Of Linux 6.1, shortened. */
+#define V2_STAT                                                                                                       \
+  "anon 4096000\nfile 10485760\nkernel 1048576\nkernel_stack 65536\npagetables 131072\nsec_pagetables 0\npercpu 2880\n"    \
+  "sock 262144\nvmalloc 12288\nshmem 2097152\nzswap 0\nzswapped 0\nfile_mapped 3244032\nfile_dirty 0\ninactive_anon 7\n" \
+  "active_anon 8\ninactive_file 6291456\nactive_file 4194304\nunevictable 0\nslab_reclaimable 320640\n"               \
+  "slab_unreclaimable 443976\nslab 764616\nworkingset_refault_anon 0\npgfault 17446\n"
 #define V2_PRESSURE                                                 \
   "some avg10=12.34 avg60=1.00 avg300=0.10 total=123456\n"          \
   "full avg10=99.99 avg60=0.00 avg300=0.00 total=100\n"
@@ -116,17 +153,25 @@ static void v2_container(void **state) {
   TREE({"proc/self/cgroup", "0::/\n"}, {"proc/self/mountinfo", V2_MOUNT}, MEMINFO, V2_CONTROLLERS,
        {"sys/fs/cgroup/memory.max", "1073741824\n"}, {"sys/fs/cgroup/memory.current", "20971520\n"},
        {"sys/fs/cgroup/memory.stat", V2_STAT}, {"sys/fs/cgroup/memory.pressure", V2_PRESSURE},
-       {"sys/fs/cgroup/memory.events", "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n"},
+       {"sys/fs/cgroup/memory.events", "low 0\nhigh 7\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n"},
        {"sys/fs/cgroup/cpu.max", "150000 100000\n"}, PROC_PRESSURE);
   struct nx_cgroup *cgroup = open_tree();
   struct nx_cgroup_memory m;
-  nx_cgroup_read_memory(cgroup, &m);
+  m = read_both(cgroup);
   assert_value(m.limit_bytes, 1024 * MIB);
   assert_value(m.usage_bytes, 20 * MIB);
   assert_value(m.inactive_file_bytes, 6 * MIB);
   assert_value(m.working_set_bytes, 14 * MIB);
+  assert_value(m.anon_bytes, 4096000);
+  assert_value(m.shmem_bytes, 2 * MIB);
+  assert_value(m.kernel_bytes, MIB);
+  assert_value(m.socket_bytes, 262144);
+  assert_value(m.high_events, 7);
+  assert_value(m.max_events, 12);
+  assert_value(m.oom_events, 3);
   assert_value(m.oom_kills, 2);
   assert_value(m.pressure_bp, 1234);
+  assert_value(m.full_pressure_bp, 9999);
   assert_value(nx_cgroup_machine_memory_bytes(cgroup), UINT64_C(16384000) * 1024);
   assert_value(nx_cgroup_cpu_millicores(cgroup), 1500);
   assert_int_equal(nx_cgroup_cores(cgroup, 8), 2);
@@ -140,6 +185,30 @@ static void v2_container(void **state) {
   assert_unlimited(read_tree().limit_bytes);
   put("sys/fs/cgroup/memory.current", "1000\n"); /* less than its inactive files: the two are not read together */
   assert_value(read_tree().working_set_bytes, 0);
+}
+
+/* Kernels before 5.18 do not sum the kernel's memory up; older ones lack some of the parts, too. */
+static void v2_kernel_memory_in_parts(void **state) {
+  (void)state;
+  static const struct {
+    const char *stat;
+    enum nx_reading_kind kind;
+    uint64_t bytes;
+  } cases[] = {
+    {"anon 1\nkernel_stack 65536\npagetables 131072\npercpu 2880\nsock 9\nslab_reclaimable 1000\nslab_unreclaimable 2000\nslab 3000\n",
+     NX_READING_VALUE, 65536 + 131072 + 2880 + 3000},
+    {"kernel_stack 65536\nslab 3000\nslab_reclaimable 1000\nslab_unreclaimable 2000\n", NX_READING_VALUE, 68536}, /* 4.19 */
+    {"kernel_stack 0\n", NX_READING_VALUE, 0},
+    {"kernel x\nkernel_stack 5\npercpu -1\n", NX_READING_VALUE, 5},
+    {"kernel_stack 18446744073709551615\npercpu 1\n", NX_READING_UNKNOWN, 0},
+    {"xkernel 5\nkernel_stack\n kernel 5\n", NX_READING_UNKNOWN, 0},
+    {"", NX_READING_UNKNOWN, 0},
+  };
+  TREE({"proc/self/cgroup", "0::/\n"}, {"proc/self/mountinfo", V2_MOUNT}, MEMINFO, V2_CONTROLLERS);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    put("sys/fs/cgroup/memory.stat", cases[i].stat);
+    assert_reading(read_tree().kernel_bytes, cases[i].kind, cases[i].bytes);
+  }
 }
 
 #define POD "kubepods.slice/kubepods-burstable.slice/pod1.slice"
@@ -189,7 +258,10 @@ static void v2_without_limits(void **state) {
   assert_unknown(m.usage_bytes);
   assert_unknown(m.working_set_bytes);
   assert_unknown(m.oom_kills);
+  assert_unknown(m.max_events);
+  assert_value(m.socket_bytes, 262144);
   assert_value(m.pressure_bp, 7);
+  assert_value(m.full_pressure_bp, 0);
   assert_unlimited(millicores_of_tree());
 }
 
@@ -233,8 +305,8 @@ static void v2_mounted_elsewhere_with_a_blank(void **state) {
   "703 700 0:31 " root " /sys/fs/cgroup/cpu,cpuacct ro,nosuid,nodev,noexec,relatime master:15 - cgroup cgroup rw,cpu,cpuacct\n" \
   "711 700 0:39 " root " /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime master:22 - cgroup cgroup rw,memory\n"
 #define V1_STAT                                                                                               \
-  "cache 5\nrss 6\ninactive_file 1\nactive_file 2\nhierarchical_memory_limit 268435456\n"                      \
-  "hierarchical_memsw_limit 9223372036854771712\ntotal_cache 5\ntotal_inactive_file 2097152\ntotal_active_file 3\n"
+  "cache 5\nrss 6\nshmem 7\ninactive_file 1\nactive_file 2\nhierarchical_memory_limit 268435456\n"                      \
+  "hierarchical_memsw_limit 9223372036854771712\ntotal_cache 5\ntotal_rss 3145728\ntotal_shmem 1048576\ntotal_inactive_file 2097152\ntotal_active_file 3\n"
 
 /* Docker with cgroup v1 binds the container's own directories; /proc/self/cgroup has the host's path. */
 static void v1_docker(void **state) {
@@ -243,23 +315,69 @@ static void v1_docker(void **state) {
        {"sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"},
        {"sys/fs/cgroup/memory/memory.usage_in_bytes", "10485760\n"}, {"sys/fs/cgroup/memory/memory.stat", V1_STAT},
        {"sys/fs/cgroup/memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"},
+       {"sys/fs/cgroup/memory/memory.failcnt", "31\n"}, {"sys/fs/cgroup/memory/memory.kmem.usage_in_bytes", "4386816\n"},
+       {"sys/fs/cgroup/memory/memory.kmem.tcp.usage_in_bytes", "0\n"},
        {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "50000\n"},
        {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"}, PROC_PRESSURE);
   struct nx_cgroup *cgroup = open_tree();
   struct nx_cgroup_memory m;
-  nx_cgroup_read_memory(cgroup, &m);
+  m = read_both(cgroup);
   assert_value(m.limit_bytes, 256 * MIB);
   assert_value(m.usage_bytes, 10 * MIB);
   assert_value(m.inactive_file_bytes, 2 * MIB); /* total_: with the children, as the kubelet has it */
   assert_value(m.working_set_bytes, 8 * MIB);
+  assert_value(m.anon_bytes, 3 * MIB);
+  assert_value(m.shmem_bytes, MIB);
+  assert_value(m.kernel_bytes, 4386816);
+  assert_value(m.max_events, 31);
   assert_value(m.oom_kills, 4);
+  assert_unknown(m.oom_events);
+  assert_unknown(m.high_events);
+  assert_unknown(m.socket_bytes);
   assert_value(m.pressure_bp, 7);
+  assert_value(m.full_pressure_bp, 0);
   assert_value(nx_cgroup_cpu_millicores(cgroup), 500);
   assert_int_equal(nx_cgroup_cores(cgroup, 8), 1);
   assert_string_equal(nx_cgroup_version(cgroup), "v1");
   nx_cgroup_close(cgroup);
   put("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
   assert_unlimited(millicores_of_tree());
+  put("sys/fs/cgroup/memory/memory.kmem.usage_in_bytes", "0\n"); /* cgroup.memory=nokmem */
+  assert_unknown(read_tree().kernel_bytes);
+  put("sys/fs/cgroup/memory/memory.memsw.failcnt", "5\n");
+  assert_value(read_tree().max_events, 36);
+  put("sys/fs/cgroup/memory/memory.memsw.failcnt", "18446744073709551615\n");
+  assert_unknown(read_tree().max_events);
+  put("sys/fs/cgroup/memory/memory.stat", "rss 1\nshmem 4096\n");
+  assert_value(read_tree().shmem_bytes, 4096);
+  assert_unknown(read_tree().anon_bytes);
+}
+
+/* v1 counts a kill where the victim was, not where the limit is. */
+static void v1_kills_below_the_limit(void **state) {
+  (void)state;
+  TREE({"proc/self/cgroup", "4:memory:/a/b/c\n"}, {"proc/self/mountinfo", V1_MOUNTS("/")}, MEMINFO,
+       {"sys/fs/cgroup/memory/memory.oom_control", "oom_kill 1000\n"},
+       {"sys/fs/cgroup/memory/memory.limit_in_bytes", V1_NONE},
+       {"sys/fs/cgroup/memory/a/memory.oom_control", "oom_kill 100\n"},
+       {"sys/fs/cgroup/memory/a/memory.limit_in_bytes", V1_NONE},
+       {"sys/fs/cgroup/memory/a/b/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 10\n"},
+       {"sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "104857600\n"},
+       {"sys/fs/cgroup/memory/a/b/memory.failcnt", "5\n"},
+       {"sys/fs/cgroup/memory/a/b/c/memory.oom_control", "oom_kill 1\n"},
+       {"sys/fs/cgroup/memory/a/b/c/memory.failcnt", "6\n"},
+       {"sys/fs/cgroup/memory/a/b/c/memory.limit_in_bytes", V1_NONE});
+  struct nx_cgroup_memory m = read_tree();
+  assert_value(m.oom_kills, 11);
+  assert_value(m.max_events, 5);
+  put("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", V1_NONE);
+  assert_value(read_tree().oom_kills, 1);
+  put("sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n");
+  assert_value(read_tree().oom_kills, 1111);
+  put("sys/fs/cgroup/memory/a/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n"); /* before 4.13 */
+  assert_unknown(read_tree().oom_kills);
+  put("sys/fs/cgroup/memory/a/memory.oom_control", "oom_kill 18446744073709551615\n");
+  assert_unknown(read_tree().oom_kills);
 }
 
 static void v1_nested_and_unlimited(void **state) {
@@ -293,15 +411,23 @@ static void v1_hidden_ancestors(void **state) {
   (void)state;
   TREE({"proc/self/cgroup", "4:memory:/\n"}, {"proc/self/mountinfo", V1_MOUNTS("/")}, MEMINFO,
        {"sys/fs/cgroup/memory/memory.limit_in_bytes", V1_NONE}, {"sys/fs/cgroup/memory/memory.stat", V1_STAT});
-  assert_value(read_tree().limit_bytes, 256 * MIB);
+  assert_value(limit_with_hidden(), 256 * MIB);
   put("sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n");
-  assert_value(read_tree().limit_bytes, 100 * MIB);
+  assert_value(limit_with_hidden(), 100 * MIB);
   put("sys/fs/cgroup/memory/memory.limit_in_bytes", "garbage\n");
-  assert_value(read_tree().limit_bytes, 256 * MIB);
+  assert_value(limit_with_hidden(), 256 * MIB);
   put("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit " V1_NONE);
-  assert_unlimited(read_tree().limit_bytes);
+  assert_unlimited(limit_with_hidden());
   put("sys/fs/cgroup/memory/memory.stat", "");
-  assert_unknown(read_tree().limit_bytes);
+  assert_unknown(limit_with_hidden());
+  put("sys/fs/cgroup/memory/memory.limit_in_bytes", V1_NONE);
+  put("sys/fs/cgroup/memory/memory.usage_in_bytes", "5000\n");
+  put("sys/fs/cgroup/memory/memory.stat", V1_STAT);
+  struct nx_cgroup *cgroup = open_tree();
+  assert_value(read_slow(cgroup).limit_bytes, 256 * MIB);
+  assert_unlimited(read_fast(cgroup).limit_bytes);
+  assert_value(read_fast(cgroup).usage_bytes, 5000);
+  nx_cgroup_close(cgroup);
 }
 
 /* Both at once: memory and cpu are where /proc/self/cgroup lists them. */
@@ -331,9 +457,13 @@ static void limits_larger_than_the_machine_are_none(void **state) {
   assert_unlimited(read_tree().limit_bytes);
   put("sys/fs/cgroup/memory.max", "16777216000\n");
   assert_value(read_tree().limit_bytes, UINT64_C(16777216000));
-  put("proc/meminfo", "MemTotal: lots\n");
+  static const char *const totals[] = {"MemTotal: lots\n", "MemTotal: 5\n", "MemTotal: 5 MB\n", "MemTotal: 5 kBx\n",
+                                       "MemTotal:\n", "SwapMemTotal: 5 kB\n", "MemTotal: 18446744073709551615 kB\n"};
   put("sys/fs/cgroup/memory.max", "68719476736\n");
-  assert_value(read_tree().limit_bytes, UINT64_C(68719476736));
+  for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) {
+    put("proc/meminfo", totals[i]);
+    assert_value(read_tree().limit_bytes, UINT64_C(68719476736));
+  }
 }
 
 static void broken_text_is_unknown(void **state) {
@@ -342,13 +472,20 @@ static void broken_text_is_unknown(void **state) {
                                        "99999999999999999999999\n", "\xff\n"};
   for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
     TREE({"proc/self/cgroup", "0::/\n"}, V2_CONTROLLERS, {"sys/fs/cgroup/memory.max", limits[i]},
-         {"sys/fs/cgroup/memory.current", limits[i]}, {"sys/fs/cgroup/memory.stat", "xinactive_file 1\ninactive_file x\n"},
-         {"sys/fs/cgroup/memory.events", "oom_kill\n"}, {"sys/fs/cgroup/cpu.max", limits[i]}, {"proc/meminfo", limits[i]});
+         {"sys/fs/cgroup/memory.current", limits[i]}, {"sys/fs/cgroup/memory.stat", "xinactive_file 1\ninactive_file x\nanon -1\nshmem\nsock  5\nkernel 1k\n"},
+         {"sys/fs/cgroup/memory.events", "oom_kill\nhigh \nmax max\noom 1.0\n"}, {"sys/fs/cgroup/cpu.max", limits[i]}, {"proc/meminfo", limits[i]});
     struct nx_cgroup_memory m = read_tree();
     assert_unknown(m.limit_bytes);
     assert_unknown(m.usage_bytes);
     assert_unknown(m.working_set_bytes);
     assert_unknown(m.inactive_file_bytes);
+    assert_unknown(m.anon_bytes);
+    assert_unknown(m.shmem_bytes);
+    assert_unknown(m.socket_bytes);
+    assert_unknown(m.kernel_bytes);
+    assert_unknown(m.high_events);
+    assert_unknown(m.max_events);
+    assert_unknown(m.oom_events);
     assert_unknown(m.oom_kills);
     assert_unknown(millicores_of_tree());
   }
@@ -359,15 +496,20 @@ static void broken_text_is_unknown(void **state) {
     put("sys/fs/cgroup/cpu.max", quotas[i]);
     assert_unknown(millicores_of_tree());
   }
-  static const char *const pressures[] = {"", "full avg10=1.00", "some avg10=\n", "some avg10=1\n", "some avg10=1.0\n",
+  static const char *const pressures[] = {"", "full avg1=1.00", "xsome avg10=1.00", "some avg10=\n", "some avg10=1\n", "some avg10=1.0\n",
                                           "some avg10=-1.00\n", "some avg10=101.00\n", "some avg10=1.xx\n",
                                           "some avg10=1.000\n", "some avg10=111111111111111111111111111111.00\n"};
   for (size_t i = 0; i < sizeof pressures / sizeof *pressures; i++) {
     put("sys/fs/cgroup/memory.pressure", pressures[i]);
     assert_unknown(read_tree().pressure_bp);
+    assert_unknown(read_tree().full_pressure_bp);
   }
   put("sys/fs/cgroup/memory.pressure", "some avg10=100.00 avg60=1\n");
   assert_value(read_tree().pressure_bp, 10000);
+  assert_unknown(read_tree().full_pressure_bp);
+  put("sys/fs/cgroup/memory.pressure", "full avg10=0.25 avg60=1\n");
+  assert_unknown(read_tree().pressure_bp);
+  assert_value(read_tree().full_pressure_bp, 25);
 }
 
 static void broken_tables_do_no_harm(void **state) {
@@ -404,6 +546,120 @@ static void nothing_at_all_is_unknown(void **state) {
   assert_int_equal(err.sys_errno, ENOENT);
 }
 
+static unsigned open_files(void) {
+  unsigned count = 0;
+  for (int fd = 0; fd < 1024; fd++) count += fcntl(fd, F_GETFD) >= 0;
+  return count;
+}
+
+/* Looks by descriptors that were opened once: what changes meanwhile must show. */
+static void fast_looks_follow(void **state) {
+  (void)state;
+  TREE({"proc/self/cgroup", "0::/a/b\n"}, {"proc/self/mountinfo", V2_MOUNT}, MEMINFO, V2_CONTROLLERS,
+       {"sys/fs/cgroup/a/memory.max", "max\n"}, {"sys/fs/cgroup/a/memory.current", "300000\n"},
+       {"sys/fs/cgroup/a/b/memory.max", "104857600\n"}, {"sys/fs/cgroup/a/b/memory.current", "200000\n"});
+  unsigned files = open_files();
+  struct nx_cgroup *cgroup = open_tree();
+  struct nx_cgroup_memory m = read_both(cgroup);
+  assert_value(m.limit_bytes, 100 * MIB);
+  assert_value(m.usage_bytes, 200000);
+  put("sys/fs/cgroup/a/memory.max", "52428800\n"); /* the smallest limit goes to another level, and back */
+  m = read_both(cgroup);
+  assert_value(m.limit_bytes, 50 * MIB);
+  assert_value(m.usage_bytes, 300000);
+  put("sys/fs/cgroup/a/memory.current", "17\n"); /* shorter than before */
+  assert_value(read_both(cgroup).usage_bytes, 17);
+  put("sys/fs/cgroup/a/b/memory.max", "41943040\n");
+  m = read_both(cgroup);
+  assert_value(m.limit_bytes, 40 * MIB);
+  assert_value(m.usage_bytes, 200000);
+  put("sys/fs/cgroup/a/b/memory.max", "max\n");
+  put("sys/fs/cgroup/a/memory.max", "68719476736\n"); /* more than the machine has; still the level that is looked at */
+  m = read_both(cgroup);
+  assert_unlimited(m.limit_bytes);
+  assert_value(m.usage_bytes, 17);
+  put("sys/fs/cgroup/a/memory.max", "max");
+  m = read_both(cgroup);
+  assert_unlimited(m.limit_bytes);
+  assert_value(m.usage_bytes, 200000);
+  static const char *const broken[] = {"", "garbage\n", "-1\n", "maximum\n",
+    "1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\n"};
+  for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+    put("sys/fs/cgroup/a/b/memory.max", broken[i]);
+    put("sys/fs/cgroup/a/b/memory.current", broken[i]);
+    put("sys/fs/cgroup/a/memory.max", "max\n");
+    m = read_both(cgroup);
+    assert_unknown(m.limit_bytes);
+    assert_unknown(m.usage_bytes);
+    put("sys/fs/cgroup/a/memory.max", "52428800\n"); /* what is broken does not hide the others */
+    m = read_both(cgroup);
+    assert_value(m.limit_bytes, 50 * MIB);
+    assert_value(m.usage_bytes, 17);
+  }
+  put("sys/fs/cgroup/memory.max", "20971520\n"); /* files that were not there at open */
+  put("sys/fs/cgroup/memory.current", "400000\n");
+  m = read_both(cgroup);
+  assert_value(m.limit_bytes, 20 * MIB);
+  assert_value(m.usage_bytes, 400000);
+  put("proc/meminfo", "MemTotal: 1024 kB\n"); /* the machine is looked at once */
+  assert_unlimited(read_slow(cgroup).limit_bytes);
+  assert_value(read_fast(cgroup).limit_bytes, 20 * MIB);
+  nx_cgroup_close(cgroup);
+  assert_int_equal(open_files(), files);
+}
+
+#define TEN "a/a/a/a/a/a/a/a/a/a"
+static void more_levels_than_are_kept(void **state) {
+  (void)state;
+  TREE({"proc/self/cgroup", "4:memory:/" TEN "/" TEN "\n"}, {"proc/self/mountinfo", V1_MOUNTS("/")}, MEMINFO,
+       {"sys/fs/cgroup/memory/a/a/memory.limit_in_bytes", "104857600\n"},
+       {"sys/fs/cgroup/memory/a/a/memory.usage_in_bytes", "1002\n"},
+       {"sys/fs/cgroup/memory/" TEN "/" TEN "/memory.limit_in_bytes", "209715200\n"},
+       {"sys/fs/cgroup/memory/" TEN "/" TEN "/memory.usage_in_bytes", "1020\n"});
+  unsigned files = open_files();
+  struct nx_cgroup *cgroup = open_tree();
+  assert_in_range(open_files() - files, 2, 27);
+  struct nx_cgroup_memory m = read_both(cgroup);
+  assert_value(m.limit_bytes, 100 * MIB);
+  assert_value(m.usage_bytes, 1002);
+  put("sys/fs/cgroup/memory/a/a/memory.limit_in_bytes", V1_NONE);
+  m = read_both(cgroup);
+  assert_value(m.limit_bytes, 200 * MIB);
+  assert_value(m.usage_bytes, 1020);
+  nx_cgroup_close(cgroup);
+  assert_int_equal(open_files(), files);
+}
+
+/* With no descriptors left at open there are none to keep, and fast looks go by path. */
+static void without_descriptors_to_keep(void **state) {
+  (void)state;
+  TREE({"proc/self/cgroup", "0::/a\n"}, {"proc/self/mountinfo", V2_MOUNT}, MEMINFO, V2_CONTROLLERS,
+       {"sys/fs/cgroup/memory.max", "52428800\n"}, {"sys/fs/cgroup/memory.current", "300000\n"},
+       {"sys/fs/cgroup/a/memory.max", "104857600\n"}, {"sys/fs/cgroup/a/memory.current", "200000\n"});
+  int next = dup(0);
+  assert_true(next >= 0);
+  close(next);
+  struct rlimit saved, small;
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &saved), 0);
+  small = saved;
+  for (int more = 0; more <= 9; more++) {
+    struct nx_cgroup *cgroup = NULL;
+    small.rlim_cur = (rlim_t)next + (rlim_t)more;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+    int rc = nx_cgroup_open(&cgroup, root, NULL);
+    struct nx_cgroup_fast starved = {0};
+    if (!rc) starved = read_fast(cgroup);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &saved), 0);
+    assert_int_equal(rc, more ? 0 : -NX_ERR_SYSTEM);
+    if (rc) continue;
+    if (!strcmp(nx_cgroup_version(cgroup), "v2") && !strcmp(nx_cgroup_path(cgroup), "a"))
+      assert_value(read_both(cgroup).limit_bytes, 50 * MIB);
+    assert_true(starved.limit_bytes.kind != NX_READING_UNLIMITED);
+    if (more == 9) assert_value(starved.limit_bytes, 50 * MIB);
+    nx_cgroup_close(cgroup);
+  }
+}
+
 /* The cgroup disappears while we look at it. */
 static void vanished_cgroup_is_unknown(void **state) {
   (void)state;
@@ -433,9 +689,10 @@ static int read_without_permission(void) {
   struct nx_cgroup_memory m;
   if (nx_cgroup_open(&cgroup, root, NULL)) return 1;
   nx_cgroup_read_memory(cgroup, &m);
+  struct nx_cgroup_fast fast = read_fast(cgroup);
   nx_cgroup_close(cgroup);
-  if (m.limit_bytes.kind != NX_READING_UNKNOWN) return 2;
-  return nx_reading_is_value(m.usage_bytes) ? 0 : 3;
+  if (m.limit_bytes.kind != NX_READING_UNKNOWN || fast.limit_bytes.kind != NX_READING_UNKNOWN) return 2;
+  return nx_reading_is_value(m.usage_bytes) && nx_reading_is_value(fast.usage_bytes) ? 0 : 3;
 }
 
 static int wait_for(pid_t child) {
@@ -477,50 +734,124 @@ static int put_real(const char *group, const char *file, const char *text) {
 
 #define STEP(n, condition) do { if (!(condition)) return (n); } while (0)
 
-/* In a child inside of the inner group: 0, or the number of the step that failed. */
-static int look_around(const char *outer, const char *inner, const char *limit_file, bool v1) {
-  STEP(77, !put_real(inner, "cgroup.procs", "0"));
-  struct nx_cgroup *cgroup;
-  struct nx_cgroup_memory m;
-  STEP(1, !nx_cgroup_open(&cgroup, "/", NULL));
-  STEP(2, !strcmp(nx_cgroup_version(cgroup), v1 ? "v1" : "v2"));
-  nx_cgroup_read_memory(cgroup, &m);
-  STEP(3, m.limit_bytes.kind == NX_READING_VALUE && m.limit_bytes.value == 64 * MIB);
-  char *touched = calloc(1, 8 * MIB);
+static bool is_value(struct nx_reading r, uint64_t least, uint64_t most) {
+  return r.kind == NX_READING_VALUE && r.value >= least && r.value <= most;
+}
+
+struct real_groups {
+  char base[512], outer[600], inner[640]; /* each in the one before */
+  const char *limit_file;
+  bool v1;
+};
+
+/* The limit moves between two reads of the same descriptors: the kernel must make their text anew. */
+static int watch_limits(const struct real_groups *g, const struct nx_cgroup *cgroup) {
+  STEP(10, is_value(read_fast(cgroup).limit_bytes, 64 * MIB, 64 * MIB));
+  uint64_t before = read_fast(cgroup).usage_bytes.value;
+  char *touched = mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  STEP(11, touched != MAP_FAILED);
   for (size_t i = 0; i < 8 * MIB; i += 4096) ((volatile char *)touched)[i] = 1;
-  nx_cgroup_read_memory(cgroup, &m);
-  STEP(4, m.usage_bytes.kind == NX_READING_VALUE && m.usage_bytes.value >= 8 * MIB && m.usage_bytes.value <= 64 * MIB);
-  STEP(5, m.working_set_bytes.kind == NX_READING_VALUE && m.working_set_bytes.value >= 8 * MIB);
-  STEP(6, m.oom_kills.kind == NX_READING_VALUE && m.oom_kills.value == 0);
-  free(touched);
+  STEP(12, is_value(read_fast(cgroup).usage_bytes, before + 7 * MIB, 64 * MIB));
+  struct nx_cgroup_memory m = read_slow(cgroup);
+  STEP(13, is_value(m.usage_bytes, 8 * MIB, 64 * MIB));
+  STEP(14, is_value(m.working_set_bytes, 8 * MIB, 64 * MIB));
+  STEP(15, is_value(m.anon_bytes, 7 * MIB, 64 * MIB));
+  STEP(16, is_value(m.shmem_bytes, 0, 64 * MIB));
+  STEP(17, is_value(m.oom_kills, 0, 0) && is_value(m.max_events, 0, 0));
+  STEP(18, munmap(touched, 8 * MIB) == 0);
   /* A smaller limit further up wins, while running. */
-  STEP(7, !put_real(outer, limit_file, "50331648"));
-  nx_cgroup_read_memory(cgroup, &m);
-  STEP(8, m.limit_bytes.kind == NX_READING_VALUE && m.limit_bytes.value == 48 * MIB);
-  nx_cgroup_close(cgroup);
+  STEP(19, !put_real(g->outer, g->limit_file, "50331648"));
+  STEP(20, is_value(read_fast(cgroup).limit_bytes, 48 * MIB, 48 * MIB));
+  STEP(21, is_value(read_slow(cgroup).limit_bytes, 48 * MIB, 48 * MIB));
+  STEP(22, !put_real(g->inner, g->limit_file, "33554432"));
+  STEP(23, is_value(read_fast(cgroup).limit_bytes, 32 * MIB, 32 * MIB));
+  STEP(24, !put_real(g->inner, g->limit_file, "67108864"));
+  STEP(25, is_value(read_fast(cgroup).limit_bytes, 48 * MIB, 48 * MIB));
   return 0;
+}
+
+/* A child of ours passes the limit of the outer group, in the inner one. */
+static int be_killed(const struct real_groups *g, const struct nx_cgroup *cgroup) {
+  if (!g->v1) put_real(g->outer, "memory.swap.max", "0");
+  pid_t child = fork();
+  STEP(30, child >= 0);
+  if (!child) {
+    put_real("/proc/self", "oom_score_adj", "1000"); /* the first to go */
+    char *touched = mmap(NULL, 80 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (touched == MAP_FAILED) _exit(1);
+    for (size_t i = 0; i < 80 * MIB; i += 4096) ((volatile char *)touched)[i] = 1;
+    _exit(0);
+  }
+  int status;
+  STEP(31, waitpid(child, &status, 0) == child);
+  if (WIFEXITED(status) && !WEXITSTATUS(status)) return 0; /* swapped out instead */
+  STEP(32, WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  struct nx_cgroup_memory m = read_slow(cgroup);
+  STEP(33, is_value(m.limit_bytes, 48 * MIB, 48 * MIB));
+  STEP(34, is_value(m.oom_kills, 1, 1));
+  STEP(35, is_value(m.max_events, 1, UINT64_MAX));
+  STEP(36, g->v1 || is_value(m.oom_events, 1, UINT64_MAX));
+  return 0;
+}
+
+/* We are moved away, and the groups go: their descriptors are stale (ENODEV). */
+static int be_moved(const struct real_groups *g, const struct nx_cgroup *cgroup) {
+  STEP(40, !put_real(g->base, "cgroup.procs", "0"));
+  STEP(41, rmdir(g->inner) == 0);
+  STEP(42, is_value(read_fast(cgroup).limit_bytes, 48 * MIB, 48 * MIB)); /* the outer one's */
+  STEP(43, is_value(read_fast(cgroup).usage_bytes, 0, 48 * MIB));
+  STEP(44, rmdir(g->outer) == 0);
+  struct nx_cgroup_fast fast = read_fast(cgroup);
+  /* Unknown, unless what is above of them has a limit. */
+  STEP(45, fast.limit_bytes.kind != NX_READING_VALUE || fast.limit_bytes.value != 48 * MIB);
+  STEP(46, fast.limit_bytes.kind != NX_READING_UNKNOWN || fast.usage_bytes.kind == NX_READING_UNKNOWN);
+  return 0;
+}
+
+/* In a child: 0, or the number of the step that failed. */
+static int look_around(const struct real_groups *g) {
+  STEP(77, !put_real(g->inner, "cgroup.procs", "0"));
+  struct nx_cgroup *cgroup;
+  STEP(1, !nx_cgroup_open(&cgroup, "/", NULL));
+  STEP(2, !strcmp(nx_cgroup_version(cgroup), g->v1 ? "v1" : "v2"));
+  STEP(3, is_value(read_slow(cgroup).limit_bytes, 64 * MIB, 64 * MIB));
+  int step = watch_limits(g, cgroup);
+  if (!step) step = be_killed(g, cgroup);
+  if (!step) step = be_moved(g, cgroup);
+  nx_cgroup_close(cgroup);
+  return step;
+}
+
+/* Below our own group; v2 does not give controllers to groups beside processes, so there below the root. */
+static void name_real_groups(struct real_groups *g) {
+  g->v1 = !access("/sys/fs/cgroup/memory/memory.limit_in_bytes", F_OK);
+  g->limit_file = g->v1 ? "memory.limit_in_bytes" : "memory.max";
+  const char *path = "";
+  struct nx_cgroup *cgroup = NULL;
+  if (g->v1 && !nx_cgroup_open(&cgroup, "/", NULL)) path = nx_cgroup_path(cgroup);
+  snprintf(g->base, sizeof g->base, "/sys/fs/cgroup%s%s%.400s", g->v1 ? "/memory" : "", *path ? "/" : "", path);
+  nx_cgroup_close(cgroup);
+  snprintf(g->outer, sizeof g->outer, "%s/nexus-test-%d", g->base, (int)getpid());
+  snprintf(g->inner, sizeof g->inner, "%s/inner", g->outer);
 }
 
 static void real_groups(void **state) {
   (void)state;
-  bool v1 = !access("/sys/fs/cgroup/memory/memory.limit_in_bytes", F_OK);
-  char outer[128], inner[160];
-  snprintf(outer, sizeof outer, "/sys/fs/cgroup/%snexus-test-%d", v1 ? "memory/" : "", (int)getpid());
-  snprintf(inner, sizeof inner, "%s/inner", outer);
-  const char *limit_file = v1 ? "memory.limit_in_bytes" : "memory.max";
+  struct real_groups g;
+  name_real_groups(&g);
   int status = 77;
-  bool made = !mkdir(outer, 0755);
-  if (made && !v1) put_real(outer, "cgroup.subtree_control", "+memory");
-  if (made && !mkdir(inner, 0755)) {
-    if (!put_real(inner, limit_file, "67108864")) {
-      pid_t child = fork();
-      assert_true(child >= 0);
-      if (!child) _exit(look_around(outer, inner, limit_file, v1));
-      status = wait_for(child);
-    }
-    rmdir(inner);
+  bool made = !mkdir(g.outer, 0755);
+  if (made && !g.v1) put_real(g.outer, "cgroup.subtree_control", "+memory");
+  if (made && !mkdir(g.inner, 0755) && !put_real(g.inner, g.limit_file, "67108864")) {
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) _exit(look_around(&g));
+    status = wait_for(child);
   }
-  if (made) assert_int_equal(rmdir(outer), 0);
+  if (made) {
+    rmdir(g.inner);
+    assert_true(!rmdir(g.outer) || errno == ENOENT);
+  }
   if (status == 77) {
     print_message("[  NOTE    ] not permitted to make and join a memory cgroup: real test skipped\n");
     skip();
@@ -538,6 +869,9 @@ static void this_machine(void **state) {
   struct nx_reading total = nx_cgroup_machine_memory_bytes(cgroup);
   assert_int_equal(total.kind, NX_READING_VALUE);
   if (nx_reading_is_value(m.limit_bytes)) assert_true(m.limit_bytes.value <= total.value);
+  struct nx_cgroup_fast fast = read_fast(cgroup);
+  assert_int_equal(fast.usage_bytes.kind, m.usage_bytes.kind);
+  if (nx_reading_is_value(fast.usage_bytes)) assert_true(fast.usage_bytes.value <= total.value);
   assert_in_range(nx_cgroup_cores(cgroup, nx_cpu_allowed()), 1, nx_cpu_allowed());
   nx_cgroup_close(cgroup);
 }
@@ -546,6 +880,7 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_root, drop_root)
   const struct CMUnitTest tests[] = {
     TEST(v2_container),
+    TEST(v2_kernel_memory_in_parts),
     TEST(v2_nested),
     TEST(v2_without_limits),
     TEST(v2_path_outside_of_the_namespace),
@@ -553,12 +888,16 @@ int main(void) {
     TEST(v2_mounted_elsewhere_with_a_blank),
     TEST(v1_docker),
     TEST(v1_nested_and_unlimited),
+    TEST(v1_kills_below_the_limit),
     TEST(v1_hidden_ancestors),
     TEST(hybrid),
     TEST(limits_larger_than_the_machine_are_none),
     TEST(broken_text_is_unknown),
     TEST(broken_tables_do_no_harm),
     TEST(nothing_at_all_is_unknown),
+    TEST(fast_looks_follow),
+    TEST(more_levels_than_are_kept),
+    TEST(without_descriptors_to_keep),
     TEST(vanished_cgroup_is_unknown),
     TEST(no_permission_is_unknown),
     cmocka_unit_test(cpus_allowed),

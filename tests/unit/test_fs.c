@@ -15,8 +15,11 @@
 #include <string.h>
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -237,6 +240,54 @@ static void close_keeps_errno_and_forgets_the_descriptor(void **state) {
   assert_int_equal(errno, 5);
 }
 
+/* In a child with mounts of its own: 0, or the number of the step that failed. */
+static int use_memory_file_systems(void) {
+#define STEP(n, condition) do { if (!(condition)) return (n); } while (0)
+  STEP(77, !unshare(CLONE_NEWNS) && !mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+  STEP(77, !mount("none", dir, "tmpfs", 0, "size=8m"));
+  STEP(1, nx_fs_is_tmpfs(dir));
+  struct nx_reading used = nx_tmpfs_used_bytes(dir);
+  STEP(2, used.kind == NX_READING_VALUE && used.value < 65536);
+  char path[128];
+  snprintf(path, sizeof path, "%s/sub", dir);
+  STEP(3, !mkdir(path, 0700));
+  snprintf(path, sizeof path, "%s/sub/f", dir);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  STEP(4, fd >= 0 && !posix_fallocate(fd, 0, 1 << 20));
+  used = nx_tmpfs_used_bytes(path);
+  STEP(5, nx_fs_is_tmpfs(path) && used.kind == NX_READING_VALUE && used.value >= 1 << 20 && used.value < (1 << 20) + 65536);
+  STEP(6, !unlink(path) && nx_tmpfs_used_bytes(dir).value >= 1 << 20); /* deleted, but open */
+  close(fd);
+  STEP(7, nx_tmpfs_used_bytes(dir).value < 65536);
+  /* Without a size, and ramfs: they do not say. */
+  STEP(8, !mount("none", dir, "tmpfs", 0, "size=0") && nx_fs_is_tmpfs(dir));
+  STEP(9, nx_tmpfs_used_bytes(dir).kind == NX_READING_UNKNOWN);
+  STEP(10, !mount("none", dir, "ramfs", 0, NULL) && nx_fs_is_tmpfs(dir));
+  STEP(11, nx_tmpfs_used_bytes(dir).kind == NX_READING_UNKNOWN);
+  return 0;
+#undef STEP
+}
+
+static void tmpfs_tells_what_it_uses(void **state) {
+  (void)state;
+  static const char *const others[] = {"/proc", "/proc/self/status", "/nonexistent", ""};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    assert_false(nx_fs_is_tmpfs(others[i]));
+    assert_int_equal(nx_tmpfs_used_bytes(others[i]).kind, NX_READING_UNKNOWN);
+  }
+  pid_t child = fork();
+  assert_true(child >= 0);
+  if (!child) _exit(use_memory_file_systems());
+  int status;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) {
+    print_message("[  NOTE    ] not permitted to mount: memory file systems skipped\n");
+    skip();
+  }
+  assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
   const struct CMUnitTest tests[] = {
@@ -252,6 +303,7 @@ int main(void) {
     TEST(write_refuses_bad_names),
     TEST(write_leaves_nothing_behind_when_it_fails),
     TEST(mkdirs_makes_all_that_is_missing),
+    TEST(tmpfs_tells_what_it_uses),
     TEST(close_keeps_errno_and_forgets_the_descriptor),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
