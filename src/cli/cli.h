@@ -16,6 +16,7 @@ enum {
 int nx_cmd_config(int argc, char **argv);
 int nx_cmd_doctor(int argc, char **argv);
 int nx_cmd_health(int argc, char **argv);
+int nx_cmd_plan(int argc, char **argv);
 int nx_cmd_run(int argc, char **argv);
 int nx_cmd_serve(int argc, char **argv);
 int nx_cmd_version(int argc, char **argv);

@@ -114,14 +114,42 @@ struct nx_machine {
  * (in-place resize). On -NX_ERR_CONFIG, with the variable to change named, the configuration cannot fit; `config` is
  * then as it was. */
 int nx_config_resolve(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err);
+/* The same for a configuration that need not fit: `nexus plan` says what is wrong with it. */
+int nx_config_derive(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err);
 
-/* The arithmetic behind it, for `nexus plan`. */
-#define NX_CONFIG_PROCESS_BYTES (UINT64_C(16) << 20)   /* estimate: text, heap, threads of a busy process */
+/* Estimate: text, heap and threads of a busy process. Instances, sockets and cache are counted by themselves. */
+#define NX_CONFIG_PROCESS_BYTES (UINT64_C(8) << 20)
 #define NX_CONFIG_CONNECTION_BYTES (UINT64_C(128) << 10) /* two socket buffers of 64 KiB */
-#define NX_CONFIG_FILES_KEPT 128u                      /* descriptors kept for probes, files, memfds */
-/* One fully grown instance: memory, native stack, page tables. */
+#define NX_CONFIG_FILES_KEPT 128u                        /* descriptors kept for probes, files, memfds */
+
+/* What has to find room in a container: plain numbers, so that they can come from anywhere. It fits when reserve,
+ * process, cache and one fully grown instance (memory, native stack, page tables) are within the limit. */
+struct nx_config_fit {
+  uint64_t limit_bytes;
+  unsigned reserve_percent;
+  uint64_t process_bytes;
+  uint64_t cache_bytes;
+  bool cache_is_auto; /* it changes with the limit */
+  uint64_t memory_bytes, native_stack_bytes, page_tables_bytes; /* of one instance */
+};
+
+/* After nx_config_resolve or nx_config_derive. */
+struct nx_config_fit nx_config_get_fit(const struct nx_config *config);
+uint64_t nx_config_fit_budget_bytes(const struct nx_config_fit *fit);
+uint64_t nx_config_fit_instance_bytes(const struct nx_config_fit *fit);
+/* The budget less process and cache; 0 when they are more. */
+uint64_t nx_config_fit_left_bytes(const struct nx_config_fit *fit);
+/* How many instances fit fully grown; 0: the configuration cannot fit. */
+uint64_t nx_config_fit_instances(const struct nx_config_fit *fit);
+/* The largest MEMORY_LIMIT_MB, the largest CACHE_MAX_MB, with which `instances` (at least 1) fit, all else as it is;
+ * 0: no allowed value is small enough. */
+uint64_t nx_config_fit_memory_mb(const struct nx_config_fit *fit, uint64_t instances);
+uint64_t nx_config_fit_cache_mb(const struct nx_config_fit *fit, uint64_t instances);
+/* A limit in whole MiB with which they fit, and with any above it. */
+uint64_t nx_config_fit_limit_bytes(const struct nx_config_fit *fit, uint64_t instances);
+
+/* The same of a configuration. */
 uint64_t nx_config_instance_bytes(const struct nx_config *config);
-/* How many of them fit beside the process and the cache. After nx_config_resolve. */
 uint64_t nx_config_instances_that_fit(const struct nx_config *config);
 
 /* NAME VALUE SOURCE, a line each; what was derived shows as "auto (24)", a secret as "(set)". */

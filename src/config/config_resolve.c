@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Fits the configuration to the machine, in the order in which the figures depend on each other:
- * limit → budget → cache → does one instance fit? → instances, suspended executions, connections. */
+ * limit → budget → cache → instances, suspended executions, connections; last: does one instance fit? */
 #include "config/config_internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define MIB (UINT64_C(1) << 20)
+#define CACHE_AUTO_BYTES (64 * MIB) /* at most, and at most a quarter of the budget */
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
-static unsigned long long mib_up(uint64_t bytes) { return (bytes + MIB - 1) / MIB; }
+static double in_mib(uint64_t bytes) { return (double)bytes / (double)MIB; }
+/* bytes × numerator / denominator without overflow in between, rounded down. */
+static uint64_t part(uint64_t bytes, uint64_t numerator, uint64_t denominator) {
+  return bytes / denominator * numerator + bytes % denominator * numerator / denominator;
+}
 
 static bool is_auto(const struct nx_config *config, enum nx_setting setting) {
   return config->state[setting] == NX_CONFIG_AUTO || config->state[setting] == NX_CONFIG_DERIVED;
@@ -21,17 +26,71 @@ static void derive(struct nx_config *config, enum nx_setting setting, uint64_t v
   config->state[setting] = NX_CONFIG_DERIVED;
 }
 
+/* ---- The arithmetic ----------------------------------------------------------------------------------------------------- */
+
+struct nx_config_fit nx_config_get_fit(const struct nx_config *config) {
+  return (struct nx_config_fit){
+    .limit_bytes = config->limit_bytes,
+    .reserve_percent = config->memory_reserve_percent,
+    .process_bytes = NX_CONFIG_PROCESS_BYTES,
+    .cache_bytes = config->cache_max_bytes,
+    .cache_is_auto = is_auto(config, NX_SETTING_CACHE_MAX_MB),
+    .memory_bytes = config->memory_limit_bytes,
+    .native_stack_bytes = 2 * config->stack_size_bytes + (64 << 10),
+    /* 8 bytes for each page of 4 KiB, and the few upper levels that 4 GiB of reservation touch. */
+    .page_tables_bytes = (16 << 10) + config->memory_limit_bytes / 512,
+  };
+}
+
+uint64_t nx_config_fit_budget_bytes(const struct nx_config_fit *fit) {
+  return fit->limit_bytes - part(fit->limit_bytes, fit->reserve_percent, 100);
+}
+
+uint64_t nx_config_fit_instance_bytes(const struct nx_config_fit *fit) {
+  return fit->memory_bytes + fit->native_stack_bytes + fit->page_tables_bytes;
+}
+
+uint64_t nx_config_fit_left_bytes(const struct nx_config_fit *fit) {
+  return minus(nx_config_fit_budget_bytes(fit), fit->process_bytes + fit->cache_bytes);
+}
+
+uint64_t nx_config_fit_instances(const struct nx_config_fit *fit) {
+  return nx_config_fit_left_bytes(fit) / nx_config_fit_instance_bytes(fit);
+}
+
+static uint64_t allowed_or_0(enum nx_setting setting, uint64_t value) {
+  return value < nx__settings[setting].least ? 0 : min_u64(value, nx__settings[setting].most);
+}
+
+uint64_t nx_config_fit_memory_mb(const struct nx_config_fit *fit, uint64_t instances) {
+  /* The page tables of a smaller memory are smaller as well: a little is given away. */
+  uint64_t each = nx_config_fit_left_bytes(fit) / instances;
+  return allowed_or_0(NX_SETTING_MEMORY_LIMIT_MB, minus(each, fit->native_stack_bytes + fit->page_tables_bytes) / MIB);
+}
+
+uint64_t nx_config_fit_cache_mb(const struct nx_config_fit *fit, uint64_t instances) {
+  uint64_t others = fit->process_bytes + instances * nx_config_fit_instance_bytes(fit);
+  return allowed_or_0(NX_SETTING_CACHE_MAX_MB, minus(nx_config_fit_budget_bytes(fit), others) / MIB);
+}
+
+uint64_t nx_config_fit_limit_bytes(const struct nx_config_fit *fit, uint64_t instances) {
+  uint64_t budget = fit->process_bytes + instances * nx_config_fit_instance_bytes(fit);
+  /* An automatic cache takes a quarter of whatever the budget is, until that is all it wants. */
+  budget += fit->cache_is_auto ? min_u64(budget / 3 + 1, CACHE_AUTO_BYTES) : fit->cache_bytes;
+  return (part(budget, 100, 100 - fit->reserve_percent) / MIB + 1) * MIB;
+}
+
 uint64_t nx_config_instance_bytes(const struct nx_config *config) {
-  uint64_t native_stack = 2 * config->stack_size_bytes + (64 << 10);
-  /* Page tables: 8 bytes for each page of 4 KiB, and the few upper levels that 4 GiB of reservation touch. */
-  uint64_t kernel = (16 << 10) + config->memory_limit_bytes / 512;
-  return config->memory_limit_bytes + native_stack + kernel;
+  struct nx_config_fit fit = nx_config_get_fit(config);
+  return nx_config_fit_instance_bytes(&fit);
 }
 
 uint64_t nx_config_instances_that_fit(const struct nx_config *config) {
-  return minus(config->budget_bytes, NX_CONFIG_PROCESS_BYTES + config->cache_max_bytes) /
-         nx_config_instance_bytes(config);
+  struct nx_config_fit fit = nx_config_get_fit(config);
+  return nx_config_fit_instances(&fit);
 }
+
+/* ---- The limit ------------------------------------------------------------------------------------------------------------ */
 
 /* More than the kernel will give is a contradiction that ends in an OOM kill. Less than 64 KiB more is only the
  * kernel's rounding to whole pages. */
@@ -67,47 +126,44 @@ static int resolve_limit(struct nx_config *config, const struct nx_machine *mach
   return 0;
 }
 
-static void resolve_budget_and_cache(struct nx_config *config) {
-  uint64_t limit = config->limit_bytes, percent = config->memory_reserve_percent;
-  config->budget_bytes = limit - (limit / 100 * percent + limit % 100 * percent / 100); /* no overflow */
+/* ---- What follows from it ------------------------------------------------------------------------------------------------- */
+
+static void derive_budget_and_cache(struct nx_config *config) {
+  struct nx_config_fit fit = nx_config_get_fit(config);
+  config->budget_bytes = nx_config_fit_budget_bytes(&fit);
   if (is_auto(config, NX_SETTING_CACHE_MAX_MB))
-    derive(config, NX_SETTING_CACHE_MAX_MB, min_u64(64 * MIB, config->budget_bytes / 4 / MIB * MIB));
+    derive(config, NX_SETTING_CACHE_MAX_MB, min_u64(CACHE_AUTO_BYTES, config->budget_bytes / 4 / MIB * MIB));
 }
 
-/* The advice: which of the two settings could be lowered, and to what. */
+/* Which setting could be changed, and to what: each by itself is enough. */
 static void add_advice(const struct nx_config *config, char *text, size_t size) {
-  uint64_t others = nx_config_instance_bytes(config) - config->memory_limit_bytes;
-  /* An instance costs its memory, a 512th of that and a constant. */
-  uint64_t room = minus(config->budget_bytes, NX_CONFIG_PROCESS_BYTES + config->cache_max_bytes + others);
-  uint64_t memory_mib = room / MIB;
-  uint64_t cache_mib = minus(config->budget_bytes, NX_CONFIG_PROCESS_BYTES + nx_config_instance_bytes(config)) / MIB;
+  struct nx_config_fit fit = nx_config_get_fit(config);
+  unsigned long long memory_mb = nx_config_fit_memory_mb(&fit, 1), cache_mb = nx_config_fit_cache_mb(&fit, 1);
+  bool set = !is_auto(config, NX_SETTING_CONTAINER_MEMORY_LIMIT);
   size_t used = 0;
   text[0] = 0;
-  if (memory_mib >= nx__settings[NX_SETTING_MEMORY_LIMIT_MB].least)
-    used = (size_t)snprintf(text, size, "lower MEMORY_LIMIT_MB to %llu, or ", (unsigned long long)memory_mib);
-  if (cache_mib >= nx__settings[NX_SETTING_CACHE_MAX_MB].least)
-    used += (size_t)snprintf(text + used, size - used, "set CACHE_MAX_MB to %llu, or ", (unsigned long long)cache_mib);
-  bool set = !is_auto(config, NX_SETTING_CONTAINER_MEMORY_LIMIT);
-  snprintf(text + used, size - used, "raise %s", set ? "CONTAINER_MEMORY_LIMIT" : "the container's memory limit");
+  if (memory_mb) used = (size_t)snprintf(text, size, "lower MEMORY_LIMIT_MB to %llu, ", memory_mb);
+  if (cache_mb) used += (size_t)snprintf(text + used, size - used, "set CACHE_MAX_MB to %llu, ", cache_mb);
+  snprintf(text + used, size - used, "%sraise %s to %lluMi", used ? "or " : "",
+           set ? "CONTAINER_MEMORY_LIMIT" : "the container's memory limit",
+           (unsigned long long)(nx_config_fit_limit_bytes(&fit, 1) / MIB));
 }
 
 static int check_fit(const struct nx_config *config, struct nx_error *err) {
-  uint64_t instance = nx_config_instance_bytes(config);
-  uint64_t need = NX_CONFIG_PROCESS_BYTES + config->cache_max_bytes + instance;
-  if (need <= config->budget_bytes) return 0;
-  char advice[120];
+  struct nx_config_fit fit = nx_config_get_fit(config);
+  if (nx_config_fit_instances(&fit)) return 0;
+  char advice[130];
   add_advice(config, advice, sizeof advice);
-  uint64_t reserve = config->limit_bytes - config->budget_bytes;
+  uint64_t reserve = config->limit_bytes - config->budget_bytes, instance = nx_config_fit_instance_bytes(&fit);
+  uint64_t need = fit.process_bytes + fit.cache_bytes + reserve + instance;
   return nx_error_set(err, NX_ERR_CONFIG,
-                      "does not fit into %llu MiB: process %llu + cache %llu + reserve %llu + one instance of "
-                      "MEMORY_LIMIT_MB=%llu %llu = %llu MiB; %s",
-                      (unsigned long long)(config->limit_bytes / MIB), mib_up(NX_CONFIG_PROCESS_BYTES),
-                      mib_up(config->cache_max_bytes), mib_up(reserve),
-                      (unsigned long long)(config->memory_limit_bytes / MIB), mib_up(instance), mib_up(need + reserve),
-                      advice);
+                      "does not fit into %.1f MiB: process %.1f + cache %.1f + reserve %.1f + instance of "
+                      "MEMORY_LIMIT_MB=%llu %.1f = %.1f; %s",
+                      in_mib(fit.limit_bytes), in_mib(fit.process_bytes), in_mib(fit.cache_bytes), in_mib(reserve),
+                      (unsigned long long)(fit.memory_bytes / MIB), in_mib(instance), in_mib(need), advice);
 }
 
-static void resolve_instances(struct nx_config *config, const struct nx_machine *machine) {
+static void derive_instances(struct nx_config *config, const struct nx_machine *machine) {
   if (!is_auto(config, NX_SETTING_MAX_INSTANCES)) return;
   uint64_t by_cores = 4 * (uint64_t)(machine->cores ? machine->cores : 1);
   uint64_t count = min_u64(by_cores, nx_config_instances_that_fit(config));
@@ -115,7 +171,7 @@ static void resolve_instances(struct nx_config *config, const struct nx_machine 
   derive(config, NX_SETTING_MAX_INSTANCES, count ? count : 1);
 }
 
-static int resolve_connections(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err) {
+static int derive_connections(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err) {
   enum { LEAST = 64, MOST = 10000 };
   uint64_t by_files = minus(machine->max_files, NX_CONFIG_FILES_KEPT);
   bool automatic = is_auto(config, NX_SETTING_MAX_CONNECTIONS);
@@ -134,18 +190,25 @@ static int resolve_connections(struct nx_config *config, const struct nx_machine
   return 0;
 }
 
+int nx_config_derive(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err) {
+  struct nx_config derived = *config;
+  int rc = resolve_limit(&derived, machine, err);
+  if (rc) return rc;
+  derive_budget_and_cache(&derived);
+  derive_instances(&derived, machine);
+  if (is_auto(&derived, NX_SETTING_SUSPEND_MAX_MB))
+    derive(&derived, NX_SETTING_SUSPEND_MAX_MB,
+           minus(derived.budget_bytes, NX_CONFIG_PROCESS_BYTES + nx_config_instance_bytes(&derived)));
+  rc = derive_connections(&derived, machine, err);
+  if (rc) return rc;
+  *config = derived;
+  return 0;
+}
+
 int nx_config_resolve(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err) {
   struct nx_config resolved = *config;
-  int rc = resolve_limit(&resolved, machine, err);
-  if (rc) return rc;
-  resolve_budget_and_cache(&resolved);
-  rc = check_fit(&resolved, err);
-  if (rc) return rc;
-  resolve_instances(&resolved, machine);
-  if (is_auto(&resolved, NX_SETTING_SUSPEND_MAX_MB))
-    derive(&resolved, NX_SETTING_SUSPEND_MAX_MB,
-           minus(resolved.budget_bytes, NX_CONFIG_PROCESS_BYTES + nx_config_instance_bytes(&resolved)));
-  rc = resolve_connections(&resolved, machine, err);
+  int rc = nx_config_derive(&resolved, machine, err);
+  if (!rc) rc = check_fit(&resolved, err);
   if (rc) return rc;
   *config = resolved;
   return 0;

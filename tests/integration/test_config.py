@@ -116,13 +116,20 @@ def test_flags_of_serve(start):
 
 
 @pytest.mark.parametrize("settings, names", [
-    ({"CONTAINER_MEMORY_LIMIT": "16Mi"}, ["MEMORY_LIMIT_MB"]),
-    ({"CONTAINER_MEMORY_LIMIT": "64Mi", "MEMORY_LIMIT_MB": 64}, ["MEMORY_LIMIT_MB"]),
+    ({"CONTAINER_MEMORY_LIMIT": "16Mi"}, ["MEMORY_LIMIT_MB=32", "raise CONTAINER_MEMORY_LIMIT to 63Mi"]),
+    ({"CONTAINER_MEMORY_LIMIT": "48Mi"}, ["lower MEMORY_LIMIT_MB to 23", "CACHE_MAX_MB to 1", "CONTAINER_MEMORY_LIMIT to 63Mi"]),
+    ({"CONTAINER_MEMORY_LIMIT": "64Mi", "MEMORY_LIMIT_MB": 64}, ["lower MEMORY_LIMIT_MB to 33"]),
 ])
 def test_what_cannot_fit_stops_the_start(settings, names):
     run = nexus("serve", settings={"PORT": 0, **settings})
     assert run.returncode == USAGE
     assert all(name in run.stderr for name in names), run.stderr
+
+
+def test_the_smallest_container(start):
+    server = start({"CONTAINER_MEMORY_LIMIT": "64Mi", "MAX_INSTANCES": None})
+    assert server.value("return 1 + 1") == 2
+    assert server.health()["instances"]["max"] == 1
 
 
 def test_port_that_is_taken(start):

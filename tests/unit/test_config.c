@@ -346,7 +346,7 @@ static void resolves_the_reference_container(void **state) {
   assert_int_equal(c.budget_bytes, GIB - GIB / 10);
   assert_int_equal(c.cache_max_bytes, 64 * MIB);
   assert_int_equal(c.max_instances, 8); /* 4 per core */
-  assert_int_equal(c.suspend_max_bytes, c.budget_bytes - 16 * MIB - nx_config_instance_bytes(&c));
+  assert_int_equal(c.suspend_max_bytes, c.budget_bytes - 8 * MIB - nx_config_instance_bytes(&c));
   assert_int_equal(c.max_connections, c.budget_bytes / 4 / (128 << 10));
   assert_int_equal(nx_config_instances_that_fit(&c), 24);
   assert_int_equal(nx_config_instance_bytes(&c), 32 * MIB + 2 * MIB + (64 << 10) + (16 << 10) + (64 << 10));
@@ -434,19 +434,85 @@ static void what_cannot_fit_names_the_variables(void **state) {
   struct nx_machine small = one_gib;
   struct nx_config c;
   struct nx_error err = {0};
-  small.memory_limit_bytes = nx_reading_of(64 * MIB);
+  small.memory_limit_bytes = nx_reading_of(48 * MIB);
   assert_int_equal(resolve(&c, &small, &err, NULL, NULL, NULL), -NX_ERR_CONFIG);
   assert_string_equal(err.text,
-                      "does not fit into 64 MiB: process 16 + cache 14 + reserve 7 + one instance of "
-                      "MEMORY_LIMIT_MB=32 35 = 71 MiB; lower MEMORY_LIMIT_MB to 25, or set CACHE_MAX_MB to 7, "
-                      "or raise the container's memory limit");
-  assert_int_equal(resolve(&c, &small, &err, "MEMORY_LIMIT_MB=25", NULL, NULL), 0); /* the advice holds */
-  assert_int_equal(resolve(&c, &small, &err, "CACHE_MAX_MB=7", NULL, NULL), 0);
+                      "does not fit into 48.0 MiB: process 8.0 + cache 10.0 + reserve 4.8 + instance of "
+                      "MEMORY_LIMIT_MB=32 34.1 = 56.9; lower MEMORY_LIMIT_MB to 23, set CACHE_MAX_MB to 1, "
+                      "or raise the container's memory limit to 63Mi");
+  assert_int_equal(resolve(&c, &small, &err, "MEMORY_LIMIT_MB=23", NULL, NULL), 0); /* the advice holds */
+  assert_int_equal(resolve(&c, &small, &err, "CACHE_MAX_MB=1", NULL, NULL), 0);
   assert_int_equal(c.max_instances, 1);
   assert_int_equal(resolve(&c, &one_gib, &err, "CACHE_MAX_MB=2000", NULL, NULL), -NX_ERR_CONFIG);
-  assert_non_null(strstr(err.text, "; set CACHE_MAX_MB to 871, or raise the container's memory limit"));
-  assert_int_equal(resolve(&c, &one_gib, &err, "CONTAINER_MEMORY_LIMIT=16Mi", NULL, NULL), -NX_ERR_CONFIG);
-  assert_non_null(strstr(err.text, "; raise CONTAINER_MEMORY_LIMIT"));
+  assert_non_null(strstr(err.text, "; set CACHE_MAX_MB to 879, or raise the container's memory limit to 2270Mi"));
+  assert_int_equal(resolve(&c, &one_gib, &err, "CONTAINER_MEMORY_LIMIT=8Mi", NULL, NULL), -NX_ERR_CONFIG);
+  assert_non_null(strstr(err.text, "; raise CONTAINER_MEMORY_LIMIT to 63Mi"));
+  assert_int_equal(resolve(&c, &one_gib, &err, "CONTAINER_MEMORY_LIMIT=63Mi", NULL, NULL), 0);
+  /* nexus plan wants to know all the same. */
+  assert_int_equal(load(&c, NULL, NULL, NULL), 0);
+  assert_int_equal(nx_config_derive(&c, &small, NULL), 0);
+  assert_int_equal(c.cache_max_bytes, 10 * MIB);
+  assert_int_equal(c.max_instances, 1);
+  assert_int_equal(nx_config_instances_that_fit(&c), 0);
+}
+
+/* 8 process + 14 cache + 6.4 reserve + 34.1 for an instance. */
+static void defaults_fit_into_64_mib(void **state) {
+  (void)state;
+  struct nx_machine small = one_gib;
+  struct nx_config c;
+  small.memory_limit_bytes = nx_reading_of(64 * MIB);
+  assert_int_equal(resolve(&c, &small, NULL, NULL, NULL, NULL), 0);
+  assert_int_equal(c.cache_max_bytes, 14 * MIB);
+  assert_int_equal(c.max_instances, 1);
+  assert_int_equal(nx_config_instances_that_fit(&c), 1);
+}
+
+/* Whatever is advised is right, and (but for rounding to MiB) no more is asked for than is needed. */
+static void advice_holds(void **state) {
+  (void)state;
+  unsigned seed = 5;
+  for (int i = 0; i < 3000; i++) {
+    struct nx_config_fit fit = {
+      .limit_bytes = (uint64_t)(8 + rand_r(&seed) % 4000) * MIB,
+      .reserve_percent = (unsigned)(rand_r(&seed) % 51),
+      .process_bytes = NX_CONFIG_PROCESS_BYTES,
+      .cache_bytes = (uint64_t)(rand_r(&seed) % 300) * MIB,
+      .memory_bytes = (uint64_t)(4 + rand_r(&seed) % 300) * MIB,
+      .native_stack_bytes = 2 * MIB,
+      .page_tables_bytes = 80 << 10,
+    };
+    uint64_t count = 1 + (uint64_t)(rand_r(&seed) % 40), memory_mb = nx_config_fit_memory_mb(&fit, count);
+    uint64_t cache_mb = nx_config_fit_cache_mb(&fit, count), limit = nx_config_fit_limit_bytes(&fit, count);
+    struct nx_config_fit other = fit;
+    other.memory_bytes = memory_mb * MIB;
+    if (memory_mb) assert_true(nx_config_fit_instances(&other) >= count);
+    other = fit;
+    other.cache_bytes = cache_mb * MIB;
+    if (cache_mb) assert_true(nx_config_fit_instances(&other) >= count);
+    if (cache_mb) other.cache_bytes += MIB;
+    if (cache_mb) assert_true(nx_config_fit_instances(&other) < count);
+    other = fit;
+    other.limit_bytes = limit;
+    assert_true(nx_config_fit_instances(&other) >= count);
+    other.limit_bytes = limit - 2 * MIB;
+    assert_true(nx_config_fit_instances(&other) < count);
+  }
+  /* An automatic cache grows with the limit, in steps; the advised limit is one above which everything fits. */
+  for (unsigned mib = 24; mib < 1024; mib += 20) {
+    char memory[40];
+    struct nx_machine machine = one_gib;
+    struct nx_config c;
+    snprintf(memory, sizeof memory, "MEMORY_LIMIT_MB=%u", mib);
+    assert_int_equal(load(&c, memory, NULL, NULL), 0);
+    machine.memory_limit_bytes = nx_reading_of(16 * MIB);
+    assert_int_equal(nx_config_derive(&c, &machine, NULL), 0);
+    struct nx_config_fit fit = nx_config_get_fit(&c);
+    for (unsigned more = 0; more < 70; more++) {
+      machine.memory_limit_bytes = nx_reading_of(nx_config_fit_limit_bytes(&fit, 1) + more * MIB);
+      assert_int_equal(resolve(&c, &machine, NULL, memory, NULL, NULL), 0);
+    }
+  }
 }
 
 static void connections_follow_files_and_memory(void **state) {
@@ -461,9 +527,9 @@ static void connections_follow_files_and_memory(void **state) {
   machine.memory_limit_bytes = nx_reading_unlimited();
   assert_int_equal(resolve(&c, &machine, &err, NULL, NULL, NULL), 0);
   assert_int_equal(c.max_connections, 10000);
-  machine.memory_limit_bytes = nx_reading_of(23 * MIB);
+  machine.memory_limit_bytes = nx_reading_of(14 * MIB);
   assert_int_equal(resolve(&c, &machine, &err, "MEMORY_LIMIT_MB=4", "CACHE_MAX_MB=1", "STACK_SIZE_KB=64"), -NX_ERR_CONFIG);
-  machine.memory_limit_bytes = nx_reading_of(26 * MIB);
+  machine.memory_limit_bytes = nx_reading_of(17 * MIB);
   assert_int_equal(resolve(&c, &machine, &err, "MEMORY_LIMIT_MB=4", "CACHE_MAX_MB=1", "STACK_SIZE_KB=64"), 0);
   assert_int_equal(c.max_connections, 64); /* never fewer */
   machine = one_gib;
@@ -514,6 +580,19 @@ static void whatever_is_accepted_fits(void **state) {
     assert_true(c.suspend_max_bytes < c.budget_bytes);
   }
   assert_in_range(accepted, 500, 2990);
+}
+
+/* The longest texts are whole. */
+static void advice_is_not_cut(void **state) {
+  (void)state;
+  struct nx_machine machine = {nx_reading_of(UINT64_C(1049000) * MIB * 2), nx_reading_unknown(), 1, 1024};
+  struct nx_config c;
+  struct nx_error err = {0};
+  assert_int_equal(resolve(&c, &machine, &err, "MEMORY_LIMIT_MB=1024", "CACHE_MAX_MB=1048576", "MEMORY_RESERVE_PERCENT=50"),
+                   -NX_ERR_CONFIG);
+  assert_true(strlen(err.text) < sizeof err.text - 1);
+  assert_non_null(strstr(err.text, "; lower MEMORY_LIMIT_MB to 411, set CACHE_MAX_MB to 10479"));
+  assert_string_equal(strstr(err.text, "limit to"), "limit to 2099225Mi");
 }
 
 /* output */
@@ -640,9 +719,12 @@ int main(void) {
     cmocka_unit_test(limit_origins),
     cmocka_unit_test(a_set_limit_may_not_pass_what_the_kernel_gives),
     cmocka_unit_test(what_cannot_fit_names_the_variables),
+    cmocka_unit_test(defaults_fit_into_64_mib),
+    cmocka_unit_test(advice_holds),
     cmocka_unit_test(connections_follow_files_and_memory),
     cmocka_unit_test(cores_bound_instances),
     cmocka_unit_test(whatever_is_accepted_fits),
+    cmocka_unit_test(advice_is_not_cut),
     cmocka_unit_test(text_output),
     cmocka_unit_test(json_output),
     cmocka_unit_test(docs_have_a_row_for_every_setting),
