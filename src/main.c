@@ -17,6 +17,7 @@ static const struct {
   {"plan", nx_cmd_plan, "[--json] [--limit SIZE] [--request SIZE] …: what a container can hold, and when it is scaled or evicted"},
   {"doctor", nx_cmd_doctor, "what this kernel and container offer, and what nexus makes of it"},
   {"health", nx_cmd_health, "ask a running server; exit status 0 when it is healthy or degraded"},
+  {"top", nx_cmd_top, "[--url http://HOST:PORT] [--interval MS] [--once]: a live view of a running server"},
   {"version", nx_cmd_version, "version, revision and guest id"},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)

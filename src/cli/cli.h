@@ -19,6 +19,7 @@ int nx_cmd_health(int argc, char **argv);
 int nx_cmd_plan(int argc, char **argv);
 int nx_cmd_run(int argc, char **argv);
 int nx_cmd_serve(int argc, char **argv);
+int nx_cmd_top(int argc, char **argv);
 int nx_cmd_version(int argc, char **argv);
 
 /* Loads the configuration from environment and flags and fits it to this machine; says on stderr what is wrong.

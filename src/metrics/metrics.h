@@ -82,7 +82,7 @@ void nx_metrics_reclaimed(enum nx_metrics_reclaim action, uint64_t bytes);
 
 /* Reading */
 
-/* What /health and `nexus top` need. */
+/* What /health needs. */
 struct nx_metrics_totals {
   uint64_t executions;
   uint64_t errors; /* all but success and suspended */
