@@ -28,6 +28,7 @@
 /* Of what happens once per handler or instance: compiling, creating, first executions. */
 #define RARE_ROUNDS 50u
 #define BUDGET_BYTES (UINT64_C(1) << 30)
+#define LEASE_BYTES (UINT64_C(2) << 20)
 
 struct samples {
   uint32_t *ns;
@@ -41,6 +42,7 @@ struct bench {
   struct nx_buf source, args;
   struct nx_config config;
   struct nx_ledger ledger;
+  struct nx_governor *governor;
   struct nx_pool *pool;
   struct nx_image *image;
   uint64_t init_ns;
@@ -102,18 +104,28 @@ static struct nx_execution new_execution(const struct bench *bench) {
     .args = {bench->args.data, (uint32_t)bench->args.len},
     .limits = nx_exec_limits(&bench->config),
     .grant = nx_pool_grant,
-    .budget = bench->pool,
   };
+}
+
+/* What an execution reserves at least. */
+static struct nx_reservation reserve(struct bench *bench) {
+  struct nx_reservation reservation = {0};
+  uint64_t bytes = nx_pool_reservation_bytes(bench->pool, bench->image ? bench->image->memory_bytes : 0);
+  if (!nx_pool_try_reserve(bench->pool, &reservation, bytes, NX_DEMAND_WORK)) bench->failed = true;
+  return reservation;
 }
 
 static bool pool_round(struct bench *bench, bool measured) {
   struct nx_execution x = new_execution(bench);
   struct nx_lease lease;
   uint64_t began = nx_clock_ns();
-  if (nx_pool_acquire(bench->pool, bench->image, &lease, &bench->err)) return fail(bench, "pool", NULL);
+  struct nx_reservation reservation = reserve(bench);
+  if (nx_pool_acquire(bench->pool, bench->image, &reservation, &lease, &bench->err)) return fail(bench, "pool", NULL);
+  x.budget = &lease;
   nx_execution_run(&x, lease.instance);
   uint64_t ran = nx_clock_ns();
-  nx_pool_release(bench->pool, &lease);
+  nx_pool_release(&lease);
+  nx_pool_unreserve(bench->pool, &reservation);
   uint64_t ended = nx_clock_ns();
   bool ok = x.outcome == NX_OUTCOME_SUCCESS;
   if (!ok) fail(bench, nx_outcome_code(x.outcome), &x.error.message);
@@ -132,6 +144,11 @@ static int32_t ignore_call(void *opaque, uint32_t op, const char *a, uint32_t a_
   return NX_REPLY_OK;
 }
 
+static bool grant_all(void *nobody, size_t bytes) {
+  (void)nobody, (void)bytes;
+  return true;
+}
+
 static bool bare_round(struct bench *bench, struct nx_instance *instance, bool measured) {
   const struct nx_text absent = {0}, args = {bench->args.data, (uint32_t)bench->args.len};
   uint64_t began = nx_clock_ns();
@@ -140,14 +157,12 @@ static bool bare_round(struct bench *bench, struct nx_instance *instance, bool m
     .memory_limit_bytes = (uint32_t)bench->config.memory_limit_bytes,
     .stack_limit_bytes = nx_sandbox_usable_stack_bytes((uint32_t)bench->config.stack_size_bytes),
     .host_call = ignore_call,
-    .grant = nx_pool_grant,
-    .budget = bench->pool,
+    .grant = grant_all,
   };
   struct nx_guest_result result = nx_instance_invoke(instance, &call, args, absent, absent);
   uint64_t ran = nx_clock_ns();
-  size_t grown = nx_instance_reset(instance);
+  nx_instance_reset(instance);
   uint64_t ended = nx_clock_ns();
-  nx_ledger_release(&bench->ledger, NX_LAYER_INSTANCES, grown);
   if (result.end != NX_GUEST_RETURNED || result.status != NX_STATUS_DONE) return fail(bench, "the guest did not end well", NULL);
   if (measured) {
     take(&bench->whole, ended - began);
@@ -178,9 +193,11 @@ static bool measure_pool(struct bench *bench) {
   for (unsigned i = 0; i < bench->rounds; i++)
     if (!pool_round(bench, true)) return false;
   struct nx_lease lease;
-  if (nx_pool_acquire(bench->pool, bench->image, &lease, &bench->err)) return fail(bench, "pool", NULL);
+  struct nx_reservation reservation = {0};
+  if (nx_pool_acquire(bench->pool, bench->image, &reservation, &lease, &bench->err)) return fail(bench, "pool", NULL);
   uint32_t dirty = nx_instance_dirty_pages(lease.instance);
-  nx_pool_release(bench->pool, &lease);
+  nx_pool_release(&lease);
+  nx_pool_unreserve(bench->pool, &reservation);
   report_rounds(bench, "pool", dirty, began);
   return true;
 }
@@ -207,9 +224,13 @@ static bool measure_compile(struct bench *bench) {
     nx_image_release(bench->image);
     bench->image = NULL;
     uint64_t began = nx_clock_ns();
-    if (nx_pool_acquire(bench->pool, nx_sandbox_base_image(), &lease, &bench->err)) return fail(bench, "pool", NULL);
-    nx_execution_compile(&x, lease.instance, source, &bench->image);
-    nx_pool_release(bench->pool, &lease);
+    struct nx_reservation reservation = {0};
+    if (nx_pool_acquire(bench->pool, nx_sandbox_base_image(), &reservation, &lease, &bench->err))
+      return fail(bench, "pool", NULL);
+    x.budget = &lease;
+    nx_execution_compile(&x, lease.instance, source, NULL, &bench->image);
+    nx_pool_release(&lease);
+    nx_pool_unreserve(bench->pool, &reservation);
     take(&bench->whole, nx_clock_ns() - began);
     take(&bench->guest, x.duration_ns);
     bool ok = x.outcome == NX_OUTCOME_SUCCESS;
@@ -322,12 +343,14 @@ static int prepare(struct bench *bench) {
   uint64_t began = nx_clock_ns();
   status = nx_sandbox_init(bench->method, &boot, err);
   bench->init_ns = nx_clock_ns() - began;
-  nx_ledger_set_budget(&bench->ledger, BUDGET_BYTES);
-  return status ? status : nx_pool_create(&bench->pool, 1, &bench->ledger, err);
+  const struct nx_governor_options governor = {.ledger = &bench->ledger, .limit_bytes = BUDGET_BYTES};
+  if (!status) status = nx_governor_create(&bench->governor, &governor, err);
+  return status ? status : nx_pool_create(&bench->pool, 1, LEASE_BYTES, bench->governor, err);
 }
 
 static void finish(struct bench *bench) {
   nx_pool_destroy(bench->pool);
+  nx_governor_destroy(bench->governor);
   nx_image_release(bench->image);
   nx_buf_deinit(&bench->source);
   nx_buf_deinit(&bench->args);

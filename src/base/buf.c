@@ -8,19 +8,22 @@
 
 #include "base/json_text.h"
 
-void nx_buf_deinit(struct nx_buf *buf) {
+static void give_up(struct nx_buf *buf) {
+  nx_account_release(buf->account, buf->capacity);
   free(buf->data);
-  *buf = (struct nx_buf){0};
+  buf->data = NULL;
+  buf->capacity = 0;
+}
+
+void nx_buf_deinit(struct nx_buf *buf) {
+  give_up(buf);
+  *buf = (struct nx_buf){.account = buf->account};
 }
 
 void nx_buf_reset(struct nx_buf *buf, size_t keep_bytes) {
-  if (buf->capacity > keep_bytes) {
-    free(buf->data);
-    buf->data = NULL;
-    buf->capacity = 0;
-  }
+  if (buf->capacity > keep_bytes) give_up(buf);
   buf->len = 0;
-  buf->failed = false;
+  buf->failed = buf->starved = false;
 }
 
 /* Room for `need` bytes in all. Grows by half, but not past what `limit` and printf's NUL can use. */
@@ -34,8 +37,12 @@ static bool ensure(struct nx_buf *buf, size_t need) {
     if (buf->limit && buf->limit < capacity) capacity = buf->limit + 1;
     if (capacity < need) capacity = need;
   }
+  if (!nx_account_charge(buf->account, capacity - buf->capacity)) return false;
   char *data = realloc(buf->data, capacity);
-  if (!data) return false;
+  if (!data) {
+    nx_account_release(buf->account, capacity - buf->capacity);
+    return false;
+  }
   buf->data = data;
   buf->capacity = capacity;
   return true;
@@ -45,12 +52,27 @@ static bool ensure(struct nx_buf *buf, size_t need) {
 static char *reserve(struct nx_buf *buf, size_t bytes, size_t spare) {
   size_t end, need;
   if (buf->failed) return NULL;
-  if (__builtin_add_overflow(buf->len, bytes, &end) || (buf->limit && end > buf->limit) ||
-      __builtin_add_overflow(end, spare, &need) || !ensure(buf, need)) {
+  bool passes = __builtin_add_overflow(buf->len, bytes, &end) || (buf->limit && end > buf->limit) ||
+                __builtin_add_overflow(end, spare, &need);
+  if (passes || !ensure(buf, need)) {
     buf->failed = true;
+    buf->starved = !passes;
     return NULL;
   }
   return buf->data + buf->len;
+}
+
+void nx_buf_shrink(struct nx_buf *buf) {
+  size_t unused = buf->capacity - buf->len;
+  if (!buf->len) {
+    give_up(buf);
+    return;
+  }
+  char *data = unused ? realloc(buf->data, buf->len) : NULL;
+  if (!data) return;
+  buf->data = data;
+  buf->capacity = buf->len;
+  nx_account_release(buf->account, unused);
 }
 
 char *nx_buf_reserve(struct nx_buf *buf, size_t bytes) { return reserve(buf, bytes, 0); }

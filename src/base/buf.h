@@ -4,7 +4,7 @@
  * Ownership: the buffer owns its bytes; nx_buf_deinit or the NX_BUF_AUTO attribute frees them.
  * Threads:   a buffer belongs to one thread at a time.
  * Errors:    sticky: when memory runs out or `limit` is passed, `failed` is set and later appends do nothing, so a
- *            caller builds a whole text and checks once. */
+ *            caller builds a whole text and checks once; `starved` tells the former from the latter. */
 #ifndef NX_BASE_BUF_H
 #define NX_BASE_BUF_H
 
@@ -12,17 +12,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/account.h"
+
 struct nx_buf {
   char *data;   /* NULL while empty; not NUL-terminated */
   size_t len;
   size_t capacity;
   size_t limit; /* 0: none */
   bool failed;
+  bool starved; /* failed, because there was no memory or the account refused */
+  struct nx_account *account; /* charged for the capacity; borrowed, set before the first append; NULL: nobody */
 };
 
 void nx_buf_deinit(struct nx_buf *buf);
 #define NX_BUF_AUTO __attribute__((cleanup(nx_buf_deinit))) struct nx_buf
 
+/* Gives back capacity that is not used. */
+void nx_buf_shrink(struct nx_buf *buf);
 /* Empties the buffer and keeps its memory, unless that is more than `keep_bytes`. */
 void nx_buf_reset(struct nx_buf *buf, size_t keep_bytes);
 /* Room for `bytes` more; NULL on failure. The caller adds what it used to `len`. */

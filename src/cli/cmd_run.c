@@ -27,6 +27,7 @@ struct run {
   struct options options;
   struct nx_config config;
   struct nx_ledger ledger;
+  struct nx_governor *governor;
   struct nx_registry *registry;
   struct nx_exec *exec;
   struct nx_capabilities capabilities;
@@ -97,14 +98,20 @@ static int prepare(struct run *run) {
   if (!status) status = take_text(&x->scope, run->options.scope, "--scope", err);
   if (!status) status = take_capabilities(run);
   if (status) return status;
-  nx_ledger_set_budget(&run->ledger, run->config.budget_bytes);
   struct nx_boot_image boot = nx_boot_image_linked();
   struct nx_registry_opts registry = {.cache_max_count = 1, .cache_max_bytes = SIZE_MAX};
-  struct nx_exec_options options = {.config = &run->config, .ledger = &run->ledger};
+  const struct nx_governor_options governor = {
+    .ledger = &run->ledger,
+    .limit_bytes = run->config.limit_bytes,
+    .reserve_percent = (unsigned)run->config.memory_reserve_percent,
+  };
   status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
+  if (!status) status = nx_governor_create(&run->governor, &governor, err);
   if (!status) status = nx_registry_create(&run->registry, &registry, err);
-  options.registry = run->registry;
+  struct nx_exec_options options = {&run->config, &run->ledger, run->governor, run->registry, NULL};
+  struct nx_exec_hooks hooks = {0};
   if (!status) status = nx_exec_create(&run->exec, &options, err);
+  if (!status) status = nx_exec_start(run->exec, &hooks, err);
   return status;
 }
 
@@ -128,6 +135,7 @@ static void finish(struct run *run) {
   nx_job_deinit(&run->job);
   nx_exec_destroy(run->exec);
   nx_registry_destroy(run->registry);
+  nx_governor_destroy(run->governor);
   nx_capabilities_deinit(&run->capabilities);
   nx_buf_deinit(&run->source);
   nx_buf_deinit(&run->result);

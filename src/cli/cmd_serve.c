@@ -2,6 +2,7 @@
  *
  * nexus serve: builds everything from the bottom up, serves until SIGTERM or SIGINT, takes it down in reverse. */
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fs.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "handler/directory.h"
@@ -21,8 +23,16 @@
 #define BODY_TIMEOUT_MS 30000u
 #define IDLE_TIMEOUT_MS 75000u
 #define WRITE_TIMEOUT_MS 30000u
+#define HURRIED_TIMEOUT_MS 2000u
 #define PARKED_THREAD_TIMEOUT_MS 30000u
-#define SOCKET_BUFFER_BYTES 65536u
+#define SOCKET_BUFFER_BYTES (32u << 10) /* of which the kernel takes twice as much: NX_CONFIG_CONNECTION_BYTES */
+/* What a quiet server keeps of the compile cache in memory. */
+#define CACHE_QUIET_BYTES (2u << 20)
+#define MALLOC_ARENAS 2
+#define MALLOC_MMAP_BYTES (128 << 10)
+#define MALLOC_TRIM_BYTES (256 << 10)
+/* Between two looks of the governor. */
+#define LOOK_MS 250u
 /* Threads that only parse, compile files or answer probes. */
 #define SMALL_STACK_BYTES (512u * 1024u)
 /* Compiled handlers that no name refers to: inline code, replaced versions. */
@@ -97,12 +107,13 @@ static int open_directory(struct serve *serve, struct nx_error *err) {
 
 static int open_store(struct serve *serve, struct nx_error *err) {
   const struct nx_config *config = &serve->config;
-  nx_ledger_set_budget(&serve->ledger, config->budget_bytes);
+  struct nx_account *images = nx_governor_account(serve->app.governor, NX_LAYER_HANDLERS, NX_DEMAND_GROWTH);
   struct nx_cache_opts cache = {
     .dir = config->cache_dir,
     .max_bytes = config->cache_max_bytes,
     .base = nx_sandbox_base_image(),
     .guest_id = nx_sandbox_guest_id(),
+    .account = images,
   };
   serve->app.cache = nx_cache_open(&cache);
   struct nx_registry_opts registry = {
@@ -112,10 +123,57 @@ static int open_store(struct serve *serve, struct nx_error *err) {
   return nx_registry_create(&serve->app.registry, &registry, err);
 }
 
+static int create_governor(struct serve *serve, struct nx_error *err) {
+  const struct nx_config *config = &serve->config;
+  const struct nx_governor_options options = {
+    .ledger = &serve->ledger,
+    .cgroup = serve->cgroup,
+    .limit_bytes = config->limit_bytes,
+    .limit_is_set = config->limit_origin == NX_LIMIT_FROM_SETTING,
+    .reserve_percent = (unsigned)config->memory_reserve_percent,
+    .cache_dir = config->cache_dir,
+    .base_image_bytes = nx_sandbox_base_image()->memory_bytes,
+  };
+  int status = nx_governor_create(&serve->app.governor, &options, err);
+  if (!status) serve->app.account = nx_governor_buffers(serve->app.governor);
+  return status;
+}
+
+static enum nx_reclaim reclaim_handlers(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes) {
+  (void)deadline_ns; /* freeing a few megabytes takes microseconds */
+  size_t freed = nx_registry_drop_cold(self, want_bytes);
+  *freed_bytes += freed;
+  return freed >= want_bytes ? NX_RECLAIM_DONE : NX_RECLAIM_NOTHING;
+}
+
+/* Files are memory only on a tmpfs. */
+static enum nx_reclaim reclaim_cache(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes) {
+  (void)deadline_ns;
+  struct serve *serve = self;
+  struct nx_cache_stats stats;
+  if (!nx_reading_is_value(nx_tmpfs_used_bytes(serve->config.cache_dir))) return NX_RECLAIM_NOTHING;
+  nx_cache_read_stats(serve->app.cache, &stats);
+  uint64_t freed = nx_cache_trim(serve->app.cache, stats.bytes > want_bytes ? stats.bytes - want_bytes : 0);
+  *freed_bytes += freed;
+  return freed >= want_bytes ? NX_RECLAIM_DONE : NX_RECLAIM_NOTHING;
+}
+
+/* The cheapest to have again goes first. */
+static void add_reclaimers(struct serve *serve) {
+  const struct nx_reclaimer reclaimers[] = {
+    {NX_METRICS_RECLAIM_IDLE_INSTANCES, serve->app.exec, nx_exec_reclaim_instances},
+    {NX_METRICS_RECLAIM_HANDLER_IMAGES, serve->app.registry, reclaim_handlers},
+    {NX_METRICS_RECLAIM_CACHE_FILES, serve, reclaim_cache},
+  };
+  for (size_t i = 0; i < sizeof reclaimers / sizeof *reclaimers; i++)
+    nx_governor_add_reclaimer(serve->app.governor, &reclaimers[i]);
+}
+
 static int create_exec(struct serve *serve, struct nx_error *err) {
   struct nx_exec_options options = {
     .config = &serve->config,
     .ledger = &serve->ledger,
+    .governor = serve->app.governor,
     .registry = serve->app.registry,
     .cache = serve->app.cache,
   };
@@ -134,11 +192,14 @@ static struct nx_http_options http_options(const struct serve *serve) {
     .body_timeout_ms = BODY_TIMEOUT_MS,
     .idle_timeout_ms = IDLE_TIMEOUT_MS,
     .write_timeout_ms = WRITE_TIMEOUT_MS,
+    .hurried_timeout_ms = HURRIED_TIMEOUT_MS,
     .live_threads = nx_cgroup_cores(serve->cgroup, nx_cpu_allowed()) + 2,
-    .max_threads = config->max_instances + 1,
+    .max_threads = config->max_instances + NX_EXEC_LOANS_MAX + 1,
     .thread_stack_bytes = nx_sandbox_native_stack_bytes(config->stack_size_bytes),
     .thread_idle_timeout_ms = PARKED_THREAD_TIMEOUT_MS,
     .socket_buffer_bytes = SOCKET_BUFFER_BYTES,
+    .buffers = serve->app.account,
+    .sockets = nx_governor_account(serve->app.governor, NX_LAYER_HTTP, NX_DEMAND_SERVE),
   };
 }
 
@@ -155,24 +216,38 @@ static int create_servers(struct serve *serve, struct nx_error *err) {
   return nx_http_server_create(&serve->admin, &options, &app, err);
 }
 
-static void thread_blocked(void *server) { nx_http_server_thread_blocked(server); }
-static void thread_unblocked(void *server) { nx_http_server_thread_unblocked(server); }
-static void wake(void *server) { nx_http_server_wake(server); }
+static void thread_blocked(void *serve) { nx_http_server_thread_blocked(((struct serve *)serve)->app.server); }
+static void thread_unblocked(void *serve) { nx_http_server_thread_unblocked(((struct serve *)serve)->app.server); }
+static void wake(void *serve) { nx_http_server_wake(((struct serve *)serve)->app.server); }
+
+/* Back to the idle floor, so that the autoscaler can scale in: what a burst left behind and nobody has asked for since.
+ * Handlers without a name come back from the disk, or are compiled again. */
+static void quiet(void *self) {
+  struct serve *serve = self;
+  uint64_t freed_bytes = 0;
+  nx_metrics_reclaimed(NX_METRICS_RECLAIM_HANDLER_IMAGES, nx_registry_drop_cold(serve->app.registry, SIZE_MAX));
+  if (nx_reading_is_value(nx_tmpfs_used_bytes(serve->config.cache_dir)))
+    freed_bytes = nx_cache_trim(serve->app.cache, CACHE_QUIET_BYTES);
+  nx_metrics_reclaimed(NX_METRICS_RECLAIM_CACHE_FILES, freed_bytes);
+  malloc_trim(0);
+}
 
 static int start(struct serve *serve, struct nx_error *err) {
   struct nx_boot_image boot = nx_boot_image_linked();
   int status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
+  if (!status) status = create_governor(serve, err);
   if (!status) status = open_store(serve, err);
   if (!status) status = create_exec(serve, err);
   if (!status) status = create_servers(serve, err);
   if (status) return status;
-  struct nx_exec_hooks hooks = {serve->app.server, thread_blocked, thread_unblocked, wake};
-  nx_exec_set_hooks(serve->app.exec, &hooks);
-  status = open_directory(serve, err);
+  add_reclaimers(serve);
+  nx_governor_look(serve->app.governor, nx_clock_ns());
+  struct nx_exec_hooks hooks = {serve, thread_blocked, thread_unblocked, wake, quiet};
+  status = nx_exec_start(serve->app.exec, &hooks, err);
+  if (!status) status = open_directory(serve, err);
   if (status) return status;
   serve->app.config = &serve->config;
   serve->app.ledger = &serve->ledger;
-  serve->app.cgroup = serve->cgroup;
   serve->app.started_ns = nx_clock_ns();
   status = nx_http_server_start(serve->app.server, err);
   if (!status && serve->admin) status = nx_http_server_start(serve->admin, err);
@@ -194,12 +269,8 @@ static void log_start(const struct serve *serve) {
 /* ---- Serving and shutting down ----------------------------------------------------------------------------------------- */
 
 static void wait_for_signal(struct serve *serve) {
-  for (;;) {
-    struct timespec second = {.tv_sec = 1};
-    int signal_number = sigtimedwait(&serve->signals, NULL, &second);
-    if (signal_number > 0) break;
-    nx_app_measure(&serve->app);
-  }
+  const struct timespec pause = {.tv_nsec = LOOK_MS * (long)NX_NS_PER_MS};
+  while (sigtimedwait(&serve->signals, NULL, &pause) <= 0) nx_governor_look(serve->app.governor, nx_clock_ns());
 }
 
 static bool idle(struct serve *serve) {
@@ -242,8 +313,17 @@ static void stop(struct serve *serve) {
   nx_exec_destroy(serve->app.exec);
   nx_registry_destroy(serve->app.registry);
   nx_cache_close(serve->app.cache);
+  nx_governor_destroy(serve->app.governor);
   nx_sandbox_deinit();
   nx_cgroup_close(serve->cgroup);
+}
+
+/* So that what was freed goes back to the kernel: few arenas, none of which keeps what the others could use; bodies and
+ * results in mappings of their own (setting the threshold stops malloc from raising it, mallopt(3)). */
+static void configure_malloc(void) {
+  mallopt(M_ARENA_MAX, MALLOC_ARENAS);
+  mallopt(M_MMAP_THRESHOLD, MALLOC_MMAP_BYTES);
+  mallopt(M_TRIM_THRESHOLD, MALLOC_TRIM_BYTES);
 }
 
 int nx_cmd_serve(int argc, char **argv) {
@@ -255,6 +335,7 @@ int nx_cmd_serve(int argc, char **argv) {
     fprintf(stderr, "nexus: AUTH_TOKENS_FILE: this version does not authenticate requests; unset it to start\n");
     return NX_EXIT_USAGE;
   }
+  configure_malloc();
   nx_log_init(STDOUT_FILENO, serve.config.log_level, serve.config.log_json);
   sigemptyset(&serve.signals);
   sigaddset(&serve.signals, SIGTERM);

@@ -119,7 +119,7 @@ int nx_config_derive(struct nx_config *config, const struct nx_machine *machine,
 
 /* Estimate: text, heap and threads of a busy process. Instances, sockets and cache are counted by themselves. */
 #define NX_CONFIG_PROCESS_BYTES (UINT64_C(8) << 20)
-#define NX_CONFIG_CONNECTION_BYTES (UINT64_C(128) << 10) /* two socket buffers of 64 KiB */
+#define NX_CONFIG_CONNECTION_BYTES (UINT64_C(72) << 10) /* the socket, and a buffer of 64 KiB while it is used */
 #define NX_CONFIG_FILES_KEPT 128u                        /* descriptors kept for probes, files, memfds */
 
 /* What has to find room in a container: plain numbers, so that they can come from anywhere. It fits when reserve,

@@ -14,46 +14,40 @@ static void fail(struct nx_job *job, const struct nx_error *err) {
   nx_execution_fail(&job->execution, NX_OUTCOME_INTERNAL_ERROR, "%s", err->text);
 }
 
-int nx__acquire(const struct nx_compiler *compiler, struct nx_image *image, struct nx_lease *lease,
-                struct nx_error *err) {
-  int status = nx_pool_acquire(compiler->pool, image, lease, err);
-  if (status != -NX_ERR_OVERLOADED) return status;
-  nx_metrics_reclaimed(NX_METRICS_RECLAIM_IDLE_INSTANCES, nx_pool_trim(compiler->pool, UINT64_MAX));
-  nx_metrics_reclaimed(NX_METRICS_RECLAIM_HANDLER_IMAGES, nx_registry_drop_cold(compiler->registry, SIZE_MAX));
-  return nx_pool_acquire(compiler->pool, image, lease, err);
-}
-
 /* Compiling is an execution of its own, without rights; its outcome is the job's when it fails. The caller's own limits
  * must not decide what the image holds: others with the same source get it too. */
 static struct nx_image *make_image(const struct nx_compiler *compiler, struct nx_job *job) {
   struct nx_image *image = NULL;
   struct nx_error err;
   struct nx_lease lease;
-  if (nx__acquire(compiler, nx_sandbox_base_image(), &lease, &err)) {
+  if (nx_pool_acquire(compiler->pool, nx_sandbox_base_image(), &job->reservation, &lease, &err)) {
     fail(job, &err);
     return NULL;
   }
   struct nx_execution *x = &job->execution;
   uint32_t memory_bytes = x->limits.memory_bytes;
   x->limits.memory_bytes = compiler->memory_bytes;
-  nx_execution_compile(x, lease.instance, job->source, &image);
+  x->budget = &lease;
+  nx_execution_compile(x, lease.instance, job->source, compiler->account, &image);
   x->limits.memory_bytes = memory_bytes;
-  nx_pool_release(compiler->pool, &lease);
+  nx_pool_release(&lease);
   job->compile_us = x->duration_ns / 1000;
   x->host_calls = 0;
   return image;
 }
 
+void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job) {
+  nx_handler_hash_source(job->_source_hash, job->source.data, job->source.bytes);
+  struct nx_handler *handler = nx_registry_find(compiler->registry, job->_source_hash);
+  if (!handler) return;
+  job->cache_hit = true;
+  job->execution.outcome = NX_OUTCOME_SUCCESS;
+  take(job, handler);
+}
+
 bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job) {
-  uint8_t hash[NX_HASH_BYTES];
-  nx_handler_hash_source(hash, job->source.data, job->source.bytes);
-  struct nx_handler *handler = nx_registry_find(compiler->registry, hash);
-  if (handler) {
-    job->cache_hit = true;
-    job->execution.outcome = NX_OUTCOME_SUCCESS;
-    take(job, handler);
-    return true;
-  }
+  const uint8_t *hash = job->_source_hash;
+  struct nx_handler *handler = NULL;
   struct nx_image *image = nx_cache_load(compiler->cache, hash);
   job->cache_hit = image != NULL;
   bool fresh = !image;

@@ -10,18 +10,17 @@
 /* Where it looks, and what it compiles in; all borrowed. */
 struct nx_compiler {
   struct nx_pool *pool;
+  struct nx_account *account;     /* charged for images */
   struct nx_registry *registry;
   struct nx_cache *cache;         /* NULL: none */
   struct nx_cache_writer *writer; /* NULL: none */
   uint32_t memory_bytes;          /* what compiling may use, whoever asks: images are shared by all callers */
 };
 
-/* An instance that shows `image`. When the budget has no room, idle instances and handlers that no name refers to are
- * given up first. */
-int nx__acquire(const struct nx_compiler *compiler, struct nx_image *image, struct nx_lease *lease,
-                struct nx_error *err);
-
-/* Sets job->execution.handler, which the job then owns. False: job->execution says why not. */
+/* Looks for job->source among the compiled handlers in memory; sets job->execution.handler, which the job then owns. */
+void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job);
+/* The same from the disk cache, or by compiling, for a job that nx__compile_find found nothing for. False:
+ * job->execution says why not. */
 bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job);
 
 #endif

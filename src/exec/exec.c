@@ -1,36 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Admission and the queue. Permits are counted, not owned: `active` of max_instances are in use. The queue is first
- * in, first out; it is only entered when no permit is free, and whoever returns a permit does not hand it over but
+ * A job from its submission to its end, and the watchdog's errands. Whoever returns a permit does not hand it over but
  * lets the next caller of nx_exec_next take it, which is the same thread a moment later. */
 #include "exec/exec.h"
 
-#include <malloc.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "exec/admission.h"
 #include "exec/compile.h"
 #include "exec/watchdog.h"
 #include "metrics/metrics.h"
 
 /* An execution that has been inside for this long is slow: its thread is replaced at the sockets. */
 #define SLOW_AFTER_NS (NX_NS_PER_MS + NX_NS_PER_MS / 2)
+/* A memory limit that was lowered while executions run is known after so long at most. */
+#define GLANCE_NS (5 * NX_NS_PER_MS)
 
 struct nx_exec {
   const struct nx_config *config;
-  struct nx_ledger *ledger;
+  struct nx_governor *governor;
   struct nx_compiler compiler;
   struct nx_pool *pool;
   struct nx_watchdog *watchdog;
   struct nx_exec_hooks hooks;
-
-  /* Synchronization: `mutex` guards the queue and changes of the two counts, which may be read without it. */
-  pthread_mutex_t mutex;
-  pthread_cond_t permit_free; /* for nx_exec_run_waiting */
-  _Atomic unsigned active, queue_depth;
-  unsigned waiting; /* threads in nx_exec_run_waiting */
-  struct nx_job *head, **tail;
+  struct nx__admission admission;
+  uint64_t next_glance_ns, quiet_since_ns; /* the watchdog's */
 };
 
 static bool tick(void *self, uint64_t now_ns);
@@ -40,20 +35,19 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
   struct nx_exec *exec = calloc(1, sizeof *exec);
   if (!exec) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the executor");
   exec->config = options->config;
-  exec->ledger = options->ledger;
-  exec->tail = &exec->head;
-  pthread_mutex_init(&exec->mutex, NULL);
-  pthread_cond_init(&exec->permit_free, NULL);
-  int status = nx_pool_create(&exec->pool, options->config->max_instances, options->ledger, err);
+  exec->governor = options->governor;
+  uint64_t lease_bytes = nx_config_instance_bytes(options->config) - options->config->memory_limit_bytes;
+  unsigned instances = options->config->max_instances + NX_EXEC_LOANS_MAX;
+  int status = nx_pool_create(&exec->pool, instances, lease_bytes, options->governor, err);
+  nx__admission_init(&exec->admission, options, exec->pool);
   exec->compiler = (struct nx_compiler){
     .pool = exec->pool,
     .registry = options->registry,
     .cache = options->cache,
+    .account = nx_governor_account(options->governor, NX_LAYER_HANDLERS, NX_DEMAND_GROWTH),
     .memory_bytes = (uint32_t)options->config->memory_limit_bytes,
   };
   if (!status) status = nx_cache_writer_create(&exec->compiler.writer, options->cache, err);
-  const struct nx_watchdog_work work = {.self = exec, .tick = tick, .housekeeping = housekeeping};
-  if (!status) status = nx_watchdog_create(&exec->watchdog, &work, err);
   if (status) {
     nx_exec_destroy(exec);
     return status;
@@ -62,10 +56,10 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
   return 0;
 }
 
-void nx_exec_set_hooks(struct nx_exec *exec, const struct nx_exec_hooks *hooks) {
-  pthread_mutex_lock(&exec->mutex);
+int nx_exec_start(struct nx_exec *exec, const struct nx_exec_hooks *hooks, struct nx_error *err) {
+  const struct nx_watchdog_work work = {.self = exec, .tick = tick, .housekeeping = housekeeping};
   exec->hooks = *hooks;
-  pthread_mutex_unlock(&exec->mutex);
+  return nx_watchdog_create(&exec->watchdog, &work, err);
 }
 
 void nx_exec_destroy(struct nx_exec *exec) {
@@ -73,8 +67,7 @@ void nx_exec_destroy(struct nx_exec *exec) {
   nx_watchdog_destroy(exec->watchdog);
   nx_cache_writer_destroy(exec->compiler.writer);
   nx_pool_destroy(exec->pool);
-  pthread_cond_destroy(&exec->permit_free);
-  pthread_mutex_destroy(&exec->mutex);
+  nx__admission_deinit(&exec->admission);
   free(exec);
 }
 
@@ -97,82 +90,21 @@ void nx_job_deinit(struct nx_job *job) {
 
 /* ---- Admission ------------------------------------------------------------------------------------------------------ */
 
-static enum nx_job_state refuse(struct nx_exec *exec, struct nx_job *job, const char *why) {
-  nx_ledger_count_refusal(exec->ledger, NX_LAYER_INSTANCES);
-  nx_error_set(&job->refusal, NX_ERR_OVERLOADED, "%s (layer: pool)", why);
-  return job->state = NX_JOB_REFUSED;
-}
-
-/* Under the mutex. */
-static bool take_permit(struct nx_exec *exec) {
-  if (exec->active >= exec->config->max_instances) return false;
-  exec->active++;
-  return true;
-}
-
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
-  pthread_mutex_lock(&exec->mutex);
-  if (!exec->head && take_permit(exec)) {
-    job->state = NX_JOB_ADMITTED;
-  } else if (exec->queue_depth >= exec->config->queue_max) {
-    refuse(exec, job, "all instances are busy and the queue is full");
-  } else {
-    job->_next = NULL;
-    job->_queued_ns = nx_clock_ns();
-    job->state = NX_JOB_QUEUED;
-    *exec->tail = job;
-    exec->tail = &job->_next;
-    exec->queue_depth++;
-  }
-  enum nx_job_state state = job->state; /* a queued job may be another thread's from here on */
-  pthread_mutex_unlock(&exec->mutex);
+  if (!job->execution.handler) nx__compile_find(&exec->compiler, job);
+  enum nx_job_state state = nx__admission_submit(&exec->admission, job);
   nx_watchdog_kick(exec->watchdog);
   return state;
 }
 
-/* Under the mutex. A job may have been queued after `now_ns` was read. */
-static bool head_expired(const struct nx_exec *exec, uint64_t now_ns) {
-  return exec->head && now_ns >= exec->head->_queued_ns + exec->config->queue_timeout_ms * NX_NS_PER_MS;
-}
+struct nx_job *nx_exec_next(struct nx_exec *exec) { return nx__admission_next(&exec->admission); }
 
-/* Under the mutex. */
-static struct nx_job *take_head(struct nx_exec *exec) {
-  struct nx_job *job = exec->head;
-  exec->head = job->_next;
-  if (!exec->head) exec->tail = &exec->head;
-  exec->queue_depth--;
-  return job;
-}
-
-struct nx_job *nx_exec_next(struct nx_exec *exec) {
-  if (!atomic_load_explicit(&exec->queue_depth, memory_order_relaxed)) return NULL;
-  struct nx_job *job = NULL;
-  pthread_mutex_lock(&exec->mutex);
-  uint64_t now = nx_clock_ns();
-  if (head_expired(exec, now)) {
-    job = take_head(exec);
-    refuse(exec, job, "waited too long for a free instance");
-    job->state = NX_JOB_EXPIRED;
-  } else if (exec->head && !exec->waiting && take_permit(exec)) { /* who waits in nx_exec_run_waiting comes first */
-    job = take_head(exec);
-    job->state = NX_JOB_ADMITTED;
-  }
-  pthread_mutex_unlock(&exec->mutex);
-  if (job) nx_metrics_queue_wait(now - job->_queued_ns);
-  return job;
-}
-
-static void return_permit(struct nx_exec *exec) {
-  pthread_mutex_lock(&exec->mutex);
-  exec->active--;
-  if (exec->waiting) pthread_cond_signal(&exec->permit_free);
-  pthread_mutex_unlock(&exec->mutex);
-}
-
+/* The time that the queue takes at the rate of the last seconds. */
 unsigned nx_exec_retry_after_s(struct nx_exec *exec) {
-  /* A queue that is full is served within its own timeout, or refused. */
-  uint64_t ms = exec->config->queue_timeout_ms;
-  return ms < 1000 ? 1 : (unsigned)((ms + 999) / 1000);
+  enum { MOST_S = 60 };
+  unsigned depth = exec->admission.queue_depth + 1, per_s = exec->admission.finished_per_s;
+  unsigned s = per_s ? (depth + per_s - 1) / per_s : (unsigned)((exec->config->queue_timeout_ms + 999) / 1000);
+  return s < 1 ? 1 : s > MOST_S ? MOST_S : s;
 }
 
 /* ---- Running --------------------------------------------------------------------------------------------------------- */
@@ -186,39 +118,51 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   struct nx_error err;
   struct nx_lease lease;
-  if (nx__acquire(&exec->compiler, x->handler->image, &lease, &err)) {
+  if (nx_pool_acquire(exec->pool, x->handler->image, &job->reservation, &lease, &err)) {
     host_failed(job, &err);
     return;
   }
+  x->budget = &lease;
   nx_execution_run(x, lease.instance);
-  nx_pool_release(exec->pool, &lease);
+  nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
+                    x->memory_peak_bytes, x->was_slow ? x->duration_ns : 0);
+  nx_pool_release(&lease);
+}
+
+/* Memory that the guest, or the host for it, asked for and did not get. */
+static void name_refusal(struct nx_exec *exec, struct nx_job *job) {
+  const struct nx_execution *x = &job->execution;
+  if (x->outcome == NX_OUTCOME_MEMORY_LIMIT)
+    job->refused = (struct nx_refusal){"instance", x->limits.memory_bytes, x->memory_peak_bytes, x->refused_bytes};
+  else if (job->refusal.code || (x->outcome == NX_OUTCOME_RESOURCE_LIMIT && x->out_of_budget))
+    job->refused = nx__admission_container_refusal(&exec->admission,
+                                                   x->refused_bytes ? x->refused_bytes : job->_expected_bytes);
 }
 
 /* Once for each time that the watchdog called this thread blocked. */
-static void unblock(const struct nx_exec *exec, struct nx_execution *x) {
-  if (x->was_slow && exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
+static void unblock(struct nx_exec *exec, struct nx_execution *x) {
+  if (!x->was_slow) return;
+  if (exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
+  nx__admission_note_slow(&exec->admission, -1);
   x->was_slow = false;
 }
 
 void nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   x->grant = nx_pool_grant;
-  x->budget = exec->pool;
   bool compiled = x->handler || nx__compile(&exec->compiler, job);
   unblock(exec, x);
   if (compiled && job->kind == NX_JOB_EXECUTE) execute(exec, job);
+  if (compiled && job->kind == NX_JOB_COMPILE) nx_profile_trust(&x->handler->profile);
   unblock(exec, x);
+  name_refusal(exec, job);
   job->state = NX_JOB_DONE;
-  return_permit(exec);
+  nx__admission_leave(&exec->admission, job);
 }
 
 void nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job) {
-  pthread_mutex_lock(&exec->mutex);
-  exec->waiting++;
-  while (!take_permit(exec)) pthread_cond_wait(&exec->permit_free, &exec->mutex);
-  exec->waiting--;
-  pthread_mutex_unlock(&exec->mutex);
-  job->state = NX_JOB_ADMITTED;
+  if (!job->execution.handler) nx__compile_find(&exec->compiler, job);
+  nx__admission_wait(&exec->admission, job);
   nx_watchdog_kick(exec->watchdog);
   nx_exec_run(exec, job);
 }
@@ -229,29 +173,44 @@ static bool tick(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;
   unsigned newly_slow;
   unsigned inside = nx_sandbox_watch(now_ns, SLOW_AFTER_NS, &newly_slow);
-  pthread_mutex_lock(&exec->mutex);
-  struct nx_exec_hooks hooks = exec->hooks;
-  bool waiting = exec->head != NULL;
-  bool due = head_expired(exec, now_ns) || (waiting && exec->active < exec->config->max_instances);
-  pthread_mutex_unlock(&exec->mutex);
-  for (; newly_slow && hooks.thread_blocked; newly_slow--) hooks.thread_blocked(hooks.self);
-  if (due && hooks.wake) hooks.wake(hooks.self);
-  return inside || waiting || exec->active;
+  if (newly_slow) nx__admission_note_slow(&exec->admission, (int)newly_slow);
+  for (; newly_slow && exec->hooks.thread_blocked; newly_slow--) exec->hooks.thread_blocked(exec->hooks.self);
+  if (inside && now_ns >= exec->next_glance_ns) {
+    nx_governor_glance(exec->governor);
+    exec->next_glance_ns = now_ns + GLANCE_NS;
+  }
+  bool waiting = exec->admission.queue_depth != 0;
+  if (waiting && exec->hooks.wake && nx__admission_is_due(&exec->admission, now_ns)) exec->hooks.wake(exec->hooks.self);
+  return inside || waiting || exec->admission.running;
 }
 
 static void housekeeping(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;
+  nx__admission_measure_rate(&exec->admission);
   uint64_t age_ns = exec->config->idle_trim_ms * NX_NS_PER_MS;
-  size_t bytes = now_ns > age_ns ? nx_pool_trim(exec->pool, now_ns - age_ns) : 0;
-  if (!bytes) return;
+  size_t bytes = now_ns > age_ns ? nx_pool_trim(exec->pool, now_ns - age_ns, SIZE_MAX, UINT64_MAX) : 0;
   nx_metrics_reclaimed(NX_METRICS_RECLAIM_IDLE_INSTANCES, bytes);
-  malloc_trim(0); /* what connections and compiles freed since: the burst is over */
+  if (exec->admission.finished_per_s || exec->admission.running) {
+    exec->quiet_since_ns = now_ns;
+  } else if (now_ns - exec->quiet_since_ns >= age_ns) {
+    if (exec->hooks.quiet) exec->hooks.quiet(exec->hooks.self);
+    exec->quiet_since_ns = now_ns;
+  }
 }
 
-size_t nx_exec_trim(struct nx_exec *exec) { return nx_pool_trim(exec->pool, UINT64_MAX); }
+enum nx_reclaim nx_exec_reclaim_instances(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes) {
+  struct nx_exec *exec = self;
+  size_t freed = nx_pool_trim(exec->pool, UINT64_MAX, want_bytes, deadline_ns);
+  *freed_bytes += freed;
+  if (freed >= want_bytes) return NX_RECLAIM_DONE;
+  return nx_clock_ns() >= deadline_ns ? NX_RECLAIM_MORE : NX_RECLAIM_NOTHING;
+}
 
 void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out) {
-  nx_pool_read_stats(exec->pool, &out->pool);
-  out->active = exec->active;
-  out->queue_depth = exec->queue_depth;
+  unsigned running = exec->admission.running, max = exec->config->max_instances;
+  *out = (struct nx_exec_stats){
+    .max = max,
+    .active = running < max ? running : max,
+    .queue_depth = exec->admission.queue_depth,
+  };
 }

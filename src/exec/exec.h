@@ -9,7 +9,8 @@
  *      │          └──── nx_exec_next ───────▶ EXPIRED   (waited longer than queue_timeout)
  *      └────▶ REFUSED                                   (queue full, or draining)
  *
- * An admitted job holds a permit (max_instances of them) until nx_exec_run returns.
+ * An admitted job holds a permit (max_instances of them) and the memory it is expected to take until nx_exec_run
+ * returns: exec/admission.h says who waits for whom.
  * Ownership: the caller owns jobs and keeps them until they are done, refused or expired.
  * Threads:   any; nx_exec_run only on threads that called nx_sandbox_thread_enter. */
 #ifndef NX_EXEC_EXEC_H
@@ -19,7 +20,7 @@
 #include "exec/execution.h"
 #include "handler/cache.h"
 #include "handler/registry.h"
-#include "memory/ledger.h"
+#include "memory/governor.h"
 #include "pool/pool.h"
 
 enum nx_job_state { NX_JOB_NEW, NX_JOB_ADMITTED, NX_JOB_QUEUED, NX_JOB_EXPIRED, NX_JOB_REFUSED, NX_JOB_DONE };
@@ -27,6 +28,12 @@ enum nx_job_state { NX_JOB_NEW, NX_JOB_ADMITTED, NX_JOB_QUEUED, NX_JOB_EXPIRED, 
 enum nx_job_kind {
   NX_JOB_EXECUTE, /* execution.handler, or `source` when that is NULL */
   NX_JOB_COMPILE, /* `source` into execution.handler */
+};
+
+/* Which layer of memory refused, with its figures. */
+struct nx_refusal {
+  const char *layer; /* "instance", "pool", "container"; constant; NULL: none did */
+  uint64_t limit_bytes, used_bytes, requested_bytes;
 };
 
 struct nx_job {
@@ -40,10 +47,16 @@ struct nx_job {
   uint64_t compile_us;          /* what compiling it now took; 0 for a hit */
   enum nx_job_state state;
   struct nx_error refusal;      /* REFUSED, EXPIRED, or DONE with a failure of the host's before the guest ran */
+  struct nx_refusal refused;    /* of REFUSED, EXPIRED, and executions that were refused memory */
+  struct nx_reservation reservation;
 
   struct nx_job *_next;
   uint64_t _queued_ns;
+  uint64_t _expected_bytes;
+  int _lane;
+  bool _short_of_memory;        /* had a permit, and no room in the budget */
   bool _owns_handler;
+  uint8_t _source_hash[NX_HASH_BYTES];
 };
 
 /* What must reach the threads above. Called on the watchdog's thread, unblocked on the executing one. */
@@ -52,20 +65,26 @@ struct nx_exec_hooks {
   void (*thread_blocked)(void *self);   /* one execution has become slow: its thread is gone for long … */
   void (*thread_unblocked)(void *self); /* … and is back */
   void (*wake)(void *self);             /* nx_exec_next has something, and no thread may be about to ask */
+  void (*quiet)(void *self);            /* nothing was executed for idle_trim_ms, each time */
 };
+
+/* Permits that executions which compute for long lend to short ones: so many instances and threads more than
+ * max_instances may be in use for moments. */
+#define NX_EXEC_LOANS_MAX 2u
 
 struct nx_exec;
 
 struct nx_exec_options {
   const struct nx_config *config; /* borrowed, resolved */
   struct nx_ledger *ledger;       /* borrowed */
+  struct nx_governor *governor;   /* borrowed */
   struct nx_registry *registry;   /* borrowed */
   struct nx_cache *cache;         /* borrowed; NULL: no disk cache */
 };
 
 int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, struct nx_error *err);
-/* Before the first submit. */
-void nx_exec_set_hooks(struct nx_exec *exec, const struct nx_exec_hooks *hooks);
+/* Once, before the first submit: from here on deadlines are kept. */
+int nx_exec_start(struct nx_exec *exec, const struct nx_exec_hooks *hooks, struct nx_error *err);
 void nx_exec_destroy(struct nx_exec *exec);
 
 /* Limits as configured; the caller lowers what it wants lower. */
@@ -77,6 +96,8 @@ enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job);
 struct nx_job *nx_exec_next(struct nx_exec *exec);
 /* Runs an admitted job to its end and returns its permit. */
 void nx_exec_run(struct nx_exec *exec, struct nx_job *job);
+/* A reclaimer (memory/governor.h): gives back what idle instances hold. `self` is the executor. */
+enum nx_reclaim nx_exec_reclaim_instances(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes);
 /* Waits for a permit as long as it takes, then runs: for work that is not a request (handlers from files). */
 void nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job);
 /* Frees what the job made. */
@@ -86,13 +107,10 @@ void nx_job_deinit(struct nx_job *job);
 unsigned nx_exec_retry_after_s(struct nx_exec *exec);
 
 struct nx_exec_stats {
-  struct nx_pool_stats pool;
-  unsigned active;      /* permits in use */
+  unsigned max;
+  unsigned active;      /* permits in use, lent ones counted once */
   unsigned queue_depth;
 };
 void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out);
-
-/* Gives back what idle instances hold, whatever IDLE_TRIM_MS says. */
-size_t nx_exec_trim(struct nx_exec *exec);
 
 #endif

@@ -55,6 +55,12 @@ void nx_execution_fail(struct nx_execution *x, enum nx_outcome outcome, const ch
   x->error.line = x->error.column = 0;
 }
 
+void nx_execution_fail_for_budget(struct nx_execution *x) {
+  x->out_of_budget = true;
+  nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT,
+                    "the container has no more memory to give to this execution (layer: container)");
+}
+
 /* ---- How it ended ------------------------------------------------------------------------------------------------- */
 
 static void fail_for_memory(struct nx_execution *x, const struct nx_guest_result *result) {
@@ -62,8 +68,7 @@ static void fail_for_memory(struct nx_execution *x, const struct nx_guest_result
     nx_execution_fail(x, NX_OUTCOME_MEMORY_LIMIT, "the handler needs more than its %u MiB of memory",
                       x->limits.memory_bytes >> 20);
   else
-    nx_execution_fail(x, NX_OUTCOME_RESOURCE_LIMIT,
-                      "the container has no more memory to give to this execution (layer: container)");
+    nx_execution_fail_for_budget(x);
 }
 
 /* A refused grant decides, not the exception: a handler can fake one, and the engine may lose it. */
@@ -103,6 +108,7 @@ static void judge(struct nx_execution *x, const struct nx_guest_result *result, 
   x->memory_peak_bytes = result->memory_peak_bytes;
   x->memory_used_bytes = result->heap_bytes;
   x->was_slow = result->was_slow;
+  x->refused_bytes = result->refused_bytes;
   switch (result->end) {
   case NX_GUEST_RETURNED:
     judge_returned(x, result, reported);
@@ -140,6 +146,7 @@ static struct nx_guest_call guest_call(struct nx_execution *x) {
 }
 
 void nx_execution_run(struct nx_execution *x, struct nx_instance *instance) {
+  x->value.account = x->mutations.account = x->events.account = x->view.account = x->logs.account = x->account;
   struct nx_guest_call call = guest_call(x);
   x->outcome = NX_OUTCOME_COUNT; /* until the guest reports */
   struct nx_guest_result result = nx_instance_invoke(instance, &call, x->args, x->state, x->scope);
@@ -163,6 +170,7 @@ static int32_t compile_host_call(void *opaque, uint32_t op, const char *a, uint3
 static void judge_compile(struct nx_execution *x, const struct nx_guest_result *result) {
   x->duration_ns = result->duration_ns;
   x->was_slow = result->was_slow;
+  x->refused_bytes = result->refused_bytes;
   bool done = result->end == NX_GUEST_RETURNED && result->status == NX_STATUS_DONE;
   if (done && !ran_out_of_memory(result)) {
     x->outcome = NX_OUTCOME_SUCCESS;
@@ -203,7 +211,7 @@ static void clamp_location(struct nx_execution *x, struct nx_text source) {
 }
 
 void nx_execution_compile(struct nx_execution *x, struct nx_instance *instance, struct nx_text source,
-                          struct nx_image **image) {
+                          struct nx_account *account, struct nx_image **image) {
   struct nx_guest_call call = guest_call(x);
   call.frozen = true;
   call.stack_limit_bytes = nx_sandbox_usable_stack_bytes(UINT32_MAX); /* no configuration enters images */
@@ -213,7 +221,10 @@ void nx_execution_compile(struct nx_execution *x, struct nx_instance *instance, 
   judge_compile(x, &result);
   clamp_location(x, source);
   struct nx_error err;
-  if (x->outcome == NX_OUTCOME_SUCCESS && nx_instance_capture(instance, image, &err))
+  if (x->outcome != NX_OUTCOME_SUCCESS || !nx_instance_capture(instance, account, image, &err)) return;
+  if (err.code == NX_ERR_NO_MEMORY)
+    nx_execution_fail_for_budget(x);
+  else
     nx_execution_fail(x, err.code == NX_ERR_TOO_LARGE ? NX_OUTCOME_COMPILATION_ERROR : NX_OUTCOME_INTERNAL_ERROR, "%s",
                       err.text);
 }

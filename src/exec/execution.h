@@ -40,6 +40,7 @@ struct nx_execution {
   struct nx_rights rights;
   struct nx_text args, state, scope; /* valid JSON; state holds only what may be read */
   struct nx_execution_limits limits;
+  struct nx_account *account; /* charged for the result; NULL: nobody */
   void *budget; /* for `grant` */
   bool (*grant)(void *budget, size_t bytes);
   char id[NX_EXECUTION_ID_BYTES + 1]; /* for log lines; may be empty */
@@ -55,6 +56,8 @@ struct nx_execution {
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_slow;              /* a watchdog reported it meanwhile */
+  bool out_of_budget;         /* RESOURCE_LIMIT, because the container had no more memory */
+  uint64_t refused_bytes;     /* of the largest refused grant of memory */
 
   /* Private. */
   bool _denied;      /* the host refused something for lack of a capability */
@@ -66,14 +69,21 @@ void nx_execution_deinit(struct nx_execution *execution);
 /* A fresh random id. */
 void nx_execution_name(struct nx_execution *execution);
 
+/* What the guest has to parse. */
+static inline uint64_t nx_execution_input_bytes(const struct nx_execution *x) {
+  return (uint64_t)x->args.bytes + x->state.bytes + x->scope.bytes;
+}
+
 /* Runs execution->handler, which `instance` shows. The instance must be reset afterwards. */
 void nx_execution_run(struct nx_execution *execution, struct nx_instance *instance);
 
 /* Compiles `source` in an instance that shows the base image. On success outcome is SUCCESS and *image is the
- * handler's, owned by the caller; else the error part is filled. The instance must be reset afterwards. */
+ * handler's, owned by the caller and charged to `account`; else the error part is filled. The instance must be reset afterwards. */
 void nx_execution_compile(struct nx_execution *execution, struct nx_instance *instance, struct nx_text source,
-                          struct nx_image **image);
+                          struct nx_account *account, struct nx_image **image);
 
+/* Ends it because the container's memory is used up. */
+void nx_execution_fail_for_budget(struct nx_execution *execution);
 /* Ends it as the host's decision. `format` is for people. */
 void nx_execution_fail(struct nx_execution *execution, enum nx_outcome outcome, const char *format, ...)
   __attribute__((format(printf, 3, 4)));

@@ -36,6 +36,7 @@ struct nx_cache {
   uint64_t max_bytes;
   struct nx_image *base;
   char *guest_id;
+  struct nx_account *account;
   pthread_mutex_t lock;
   /* Synchronization: lock. */
   bool owner;
@@ -229,12 +230,12 @@ static struct nx_image *read_image(struct nx_cache *cache, const uint8_t *key, c
   if (!fault && (uint64_t)st.st_size > cache->max_bytes) fault = "larger than the whole cache may be";
   if (fault) return reject(cache, name, fault);
   size_t size = (size_t)st.st_size;
-  NX_BUF_AUTO content = {0};
+  NX_BUF_AUTO content = {.account = cache->account};
   char *bytes = nx_buf_reserve(&content, size);
   if (!bytes || !read_all(fd, bytes, size)) return NULL;
   struct nx_image *image = NULL;
   struct nx_error err = {0};
-  int status = nx__cache_file_decode(&image, key, cache->base, bytes, size, &err);
+  int status = nx__cache_file_decode(&image, key, cache->base, cache->account, bytes, size, &err);
   if (status == -NX_ERR_NO_MEMORY) return NULL;
   if (status) return reject(cache, name, err.text);
   note_use(cache, key, name, fd, size);
@@ -362,6 +363,7 @@ struct nx_cache *nx_cache_open(const struct nx_cache_opts *opts) {
   cache->dir_fd = fd;
   fd = -1;
   cache->guest_id = guest_id;
+  cache->account = opts->account;
   cache->max_bytes = opts->max_bytes;
   cache->base = nx_image_hold(opts->base);
   pthread_mutex_init(&cache->lock, NULL);

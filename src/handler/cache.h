@@ -31,6 +31,7 @@ struct nx_cache_opts {
   uint64_t max_bytes;     /* 0: disabled */
   struct nx_image *base;  /* borrowed; held by the cache */
   const char *guest_id;   /* borrowed for the call */
+  struct nx_account *account; /* borrowed; charged for images and for files on their way; NULL: nobody */
 };
 
 /* Trims the directory to max_bytes before anything else. NULL: disabled, and the log says why. */

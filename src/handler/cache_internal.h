@@ -39,6 +39,6 @@ const char *nx__cache_stat_fault(const struct stat *st);
 void nx__cache_file_encode(struct nx_buf *out, const uint8_t key[NX__CACHE_KEY_BYTES], const struct nx_image *image);
 /* `bytes` are treated as hostile. NX_ERR_NO_MEMORY says nothing about the file, any other error condemns it. */
 int nx__cache_file_decode(struct nx_image **out, const uint8_t key[NX__CACHE_KEY_BYTES], struct nx_image *base,
-                          const char *bytes, size_t size, struct nx_error *err);
+                          struct nx_account *account, const char *bytes, size_t size, struct nx_error *err);
 
 #endif

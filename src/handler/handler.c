@@ -6,12 +6,14 @@
 
 #include <sodium.h>
 
-static _Atomic size_t live_bytes;
+static size_t own_bytes(size_t source_bytes) { return sizeof(struct nx_handler) + source_bytes + 1; }
 
 int nx_handler_create(struct nx_handler **out, const char *source, size_t source_bytes, struct nx_image *image,
                       uint64_t compile_time_us, struct nx_error *err) {
-  size_t bytes = sizeof(struct nx_handler) + source_bytes + 1;
-  struct nx_handler *handler = malloc(bytes);
+  size_t bytes = own_bytes(source_bytes);
+  bool charged = nx_account_charge(image->account, bytes);
+  struct nx_handler *handler = charged ? malloc(bytes) : NULL;
+  if (!handler && charged) nx_account_release(image->account, bytes);
   if (!handler) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a handler of %zu bytes", source_bytes);
   char *copy = (char *)(handler + 1);
   *handler = (struct nx_handler){
@@ -22,10 +24,10 @@ int nx_handler_create(struct nx_handler **out, const char *source, size_t source
     .compile_time_us = compile_time_us,
     .bytes = bytes + nx_image_bytes(image),
   };
+  nx_profile_init(&handler->profile);
   if (source_bytes) memcpy(copy, source, source_bytes);
   copy[source_bytes] = '\0';
   nx_handler_hash_source(handler->source_hash, source, source_bytes);
-  atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed);
   *out = handler;
   return 0;
 }
@@ -37,12 +39,10 @@ struct nx_handler *nx_handler_hold(struct nx_handler *handler) {
 
 void nx_handler_release(struct nx_handler *handler) {
   if (!handler || atomic_fetch_sub_explicit(&handler->_refs, 1, memory_order_acq_rel) != 1) return;
-  atomic_fetch_sub_explicit(&live_bytes, sizeof *handler + handler->source_bytes + 1, memory_order_relaxed);
+  nx_account_release(handler->image->account, own_bytes(handler->source_bytes));
   nx_image_release(handler->image);
   free(handler);
 }
-
-size_t nx_handler_live_bytes(void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
 
 void nx_handler_hash_source(uint8_t hash[NX_HASH_BYTES], const char *source, size_t source_bytes) {
   crypto_generichash(hash, NX_HASH_BYTES, (const unsigned char *)source, source_bytes, NULL, 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A compiled handler: its source, and the image of a guest that has compiled it and run its top level.
- * Ownership: immutable and reference-counted (nx_handler_hold, nx_handler_release); it holds its image.
+ * Ownership: immutable but for the profile, and reference-counted (nx_handler_hold, nx_handler_release); it holds its
+ *            image.
  * Threads:   any. */
 #ifndef NX_HANDLER_HANDLER_H
 #define NX_HANDLER_HANDLER_H
@@ -13,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "handler/profile.h"
 #include "image/image.h"
 
 #define NX_HANDLER_NAME_MAX 128u
@@ -25,17 +27,14 @@ struct nx_handler {
   size_t source_bytes;
   uint64_t compile_time_us; /* what making the image cost; 0 when it came from the disk cache */
   size_t bytes;             /* heap it takes, image and source included */
+  struct nx_profile profile;
 };
 
-/* Copies `source` and holds `image`. */
+/* Copies `source` and holds `image`, whose account is charged for the copy too. */
 int nx_handler_create(struct nx_handler **out, const char *source, size_t source_bytes, struct nx_image *image,
                       uint64_t compile_time_us, struct nx_error *err);
 struct nx_handler *nx_handler_hold(struct nx_handler *handler);
 void nx_handler_release(struct nx_handler *handler); /* NULL is allowed */
-
-/* Heap of all handlers alive in the process, their images left out (nx_image_live_bytes): also of those that only a
- * running execution still holds. */
-size_t nx_handler_live_bytes(void);
 
 void nx_handler_hash_source(uint8_t hash[NX_HASH_BYTES], const char *source, size_t source_bytes);
 /* Lower-case hex, NUL-terminated; and back, from exactly 64 digits of either case. */

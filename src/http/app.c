@@ -105,6 +105,8 @@ static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *e
   }
   request->app = app;
   request->exchange = exchange;
+  request->args.account = request->state.account = request->scope.account = request->code.account = app->account;
+  request->job.execution.account = app->account;
   request->route = route->id;
   exchange->app = request;
   if (segment.data && !decode_name(segment, request->name)) {
@@ -168,25 +170,18 @@ static enum nx_http_next route(struct nx_app *app, struct nx_http_exchange *exch
 /* ---- Jobs ------------------------------------------------------------------------------------------------------------ */
 
 static void refused(struct nx_request *request) {
-  struct nx_app *app = request->app;
-  struct nx_exec_stats stats;
-  nx_exec_read_stats(app->exec, &stats);
-  uint64_t instance = app->config->memory_limit_bytes;
-  nx_problem_overloaded(&request->exchange->response, request->job.refusal.text, "pool",
-                        (uint64_t)stats.pool.max * instance, (uint64_t)stats.active * instance, instance,
-                        nx_exec_retry_after_s(app->exec));
+  const struct nx_job *job = &request->job;
+  nx_problem_overloaded(&request->exchange->response, job->refusal.text, &job->refused,
+                        nx_exec_retry_after_s(request->app->exec));
 }
 
 /* A failure of the host's before the guest ran: no room for an instance, no memory. */
 static void host_refused(struct nx_request *request) {
-  struct nx_app *app = request->app;
-  struct nx_http_response *response = &request->exchange->response;
-  if (request->job.refusal.code == NX_ERR_OVERLOADED || request->job.refusal.code == NX_ERR_NO_MEMORY)
-    nx_problem_overloaded(response, request->job.refusal.text, "container", app->config->budget_bytes,
-                          nx_ledger_total(app->ledger), nx_sandbox_base_image()->memory_bytes,
-                          nx_exec_retry_after_s(app->exec));
+  const struct nx_error *why = &request->job.refusal;
+  if (why->code == NX_ERR_OVERLOADED || why->code == NX_ERR_NO_MEMORY)
+    refused(request);
   else
-    nx_problem_from_error(response, &request->job.refusal);
+    nx_problem_from_error(&request->exchange->response, why);
 }
 
 static enum nx_http_next run_job(struct nx_request *request) {
@@ -261,8 +256,18 @@ static bool thread_is_spent(void *self) {
   return nx_sandbox_thread_is_spent();
 }
 
+static bool is_hurried(void *self) { return nx_governor_buffers_are_many(((struct nx_app *)self)->governor); }
+
+/* Of a request that the server itself refused. */
 static void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail) {
-  (void)self;
+  struct nx_app *app = self;
+  if (code == NX_ERR_NO_MEMORY) {
+    struct nx_governor_status status;
+    nx_governor_read_status(app->governor, &status);
+    struct nx_refusal refused = {"container", status.budget_bytes, status.accounted_bytes, 0};
+    nx_problem_overloaded(response, detail, &refused, nx_exec_retry_after_s(app->exec));
+    return;
+  }
   nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
                    detail);
 }
@@ -294,6 +299,7 @@ struct nx_http_app nx_app_public(struct nx_app *app) {
     .thread_init = thread_init,
     .thread_exit = thread_exit,
     .thread_is_spent = thread_is_spent,
+    .is_hurried = is_hurried,
     .refuse = refuse,
     .finished = finished,
   };

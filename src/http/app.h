@@ -17,8 +17,7 @@
 #include "exec/exec.h"
 #include "handler/registry.h"
 #include "http/server.h"
-#include "memory/cgroup.h"
-#include "memory/ledger.h"
+#include "memory/governor.h"
 #include "metrics/metrics.h"
 
 struct nx_app {
@@ -27,7 +26,8 @@ struct nx_app {
   struct nx_registry *registry;
   struct nx_cache *cache;
   struct nx_ledger *ledger;
-  struct nx_cgroup *cgroup;
+  struct nx_governor *governor;
+  struct nx_account *account;    /* of requests and results */
   struct nx_http_server *server; /* the public one; for its figures */
   uint64_t started_ns;
   _Atomic bool draining;
@@ -67,9 +67,6 @@ enum nx_http_next nx__route_health(struct nx_request *request);
 enum nx_http_next nx__route_livez(struct nx_request *request);
 enum nx_http_next nx__route_readyz(struct nx_request *request);
 enum nx_http_next nx__route_metrics(struct nx_request *request);
-
-/* Brings the measured layers of the ledger up to date. */
-void nx_app_measure(struct nx_app *app);
 
 /* {"status":…}, and the HTTP status for it. */
 int nx_app_write_health(struct nx_app *app, struct nx_buf *out);

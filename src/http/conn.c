@@ -16,6 +16,7 @@
 #define REQUESTS_PER_TURN 2
 #define SPARES_MAX 2              /* per worker */
 #define KEPT_BYTES 8192           /* of each buffer of a spare */
+#define SLACK_BYTES 65536         /* that a response may have: slow readers hold it for long */
 #define READ_BYTES 4096
 #define READ_BODY_BYTES 65536
 #define LINGER_MS 2000
@@ -30,32 +31,41 @@ enum step {
 
 /* --- io: buffers and their cache ----------------------------------------------------------------------------- */
 
-static void account(struct nx_http_server *server, struct nx_http_io *io) {
-  const struct nx_http_response *response = &io->exchange.response;
-  size_t bytes = sizeof *io + io->in.capacity + response->headers.capacity + response->body.capacity;
-  if (bytes == io->accounted_bytes) return;
-  atomic_fetch_add_explicit(&server->buffer_bytes, bytes - io->accounted_bytes, memory_order_relaxed);
-  io->accounted_bytes = bytes;
-}
-
 void nx__http_io_destroy(struct nx_http_server *server, struct nx_http_io *io) {
-  atomic_fetch_sub_explicit(&server->buffer_bytes, io->accounted_bytes, memory_order_relaxed);
   nx_buf_deinit(&io->in);
   nx_buf_deinit(&io->exchange.response.headers);
   nx_buf_deinit(&io->exchange.response.body);
   free(io);
+  nx_account_release(server->options.buffers, sizeof *io);
+}
+
+static struct nx_http_io *io_create(struct nx_http_server *server) {
+  struct nx_account *buffers = server->options.buffers;
+  if (!nx_account_charge(buffers, sizeof(struct nx_http_io))) return NULL;
+  struct nx_http_io *io = calloc(1, sizeof *io);
+  if (!io) {
+    nx_account_release(buffers, sizeof *io);
+    return NULL;
+  }
+  io->limits = &server->options;
+  io->in.account = io->exchange.response.headers.account = io->exchange.response.body.account = buffers;
+  return io;
 }
 
 static struct nx_http_io *io_acquire(struct nx_http_worker *worker, struct nx_http_conn *conn) {
+  struct nx_http_server *server = worker->server;
   struct nx_http_io *io = worker->spare;
+  while (!nx_account_charge(server->options.sockets, nx__http_socket_bytes(server)))
+    if (!nx__http_shed_stalled(worker)) return NULL;
   if (io) {
     worker->spare = io->next_spare;
     worker->spares--;
   } else {
-    io = calloc(1, sizeof *io);
-    if (!io) return NULL;
-    io->limits = &worker->server->options;
-    account(worker->server, io);
+    io = io_create(server);
+    if (!io) {
+      nx_account_release(server->options.sockets, nx__http_socket_bytes(server));
+      return NULL;
+    }
   }
   io->conn = conn;
   nx__http_parse_begin(io);
@@ -73,6 +83,7 @@ static void reset_exchange(struct nx_http_io *io, size_t keep_bytes) {
 }
 
 static void io_release(struct nx_http_server *server, struct nx_http_worker *worker, struct nx_http_io *io) {
+  nx_account_release(server->options.sockets, nx__http_socket_bytes(server));
   if (!worker || worker->spares == SPARES_MAX) {
     nx__http_io_destroy(server, io);
     return;
@@ -80,7 +91,6 @@ static void io_release(struct nx_http_server *server, struct nx_http_worker *wor
   nx_buf_reset(&io->in, KEPT_BYTES);
   io->start = io->parsed = 0;
   reset_exchange(io, KEPT_BYTES);
-  account(server, io);
   io->conn = NULL;
   io->next_spare = worker->spare;
   worker->spare = io;
@@ -98,16 +108,9 @@ static void compact(struct nx_http_io *io) {
 
 /* Before a wait for the rest of a request: slow clients, of which there may be thousands, hold what they sent and
  * little more. Harmless when memory is short. */
-static void shrink_input(struct nx_http_server *server, struct nx_http_io *io) {
+static void shrink_input(struct nx_http_io *io) {
   compact(io);
-  if (io->in.capacity / 2 <= io->in.len + 512) return;
-  char *exact = io->in.len ? malloc(io->in.len) : NULL;
-  if (io->in.len && !exact) return;
-  if (exact) memcpy(exact, io->in.data, io->in.len);
-  free(io->in.data);
-  io->in.data = exact;
-  io->in.capacity = io->in.len;
-  account(server, io);
+  if (io->in.capacity / 2 > io->in.len + 512) nx_buf_shrink(&io->in);
 }
 
 /* --- phases -------------------------------------------------------------------------------------------------- */
@@ -137,6 +140,7 @@ void nx__http_conn_init(struct nx_http_conn *conn, int fd, uint64_t idle_timeout
   conn->fd = fd;
   conn->io = NULL;
   conn->drained = conn->until_eagain = false;
+  atomic_store_explicit(&conn->served, false, memory_order_relaxed);
   enter(conn, NX__HTTP_QUIET, idle_timeout_ms);
   atomic_store(&conn->owner, NX__HTTP_IDLE);
 }
@@ -148,6 +152,7 @@ void nx__http_conn_close(struct nx_http_server *server, struct nx_http_worker *w
   /* FREE first: from close on the kernel may give the number to a connection accepted by another worker. */
   atomic_store(&conn->owner, NX__HTTP_FREE);
   close(fd);
+  nx_account_release(server->options.sockets, NX__HTTP_IDLE_SOCKET_BYTES);
   atomic_fetch_sub(&server->connections, 1);
 }
 
@@ -156,11 +161,10 @@ static enum step end(struct nx_http_worker *worker, struct nx_http_conn *conn) {
   return GONE;
 }
 
-/* With a reset, which makes the kernel drop unsent bytes at once rather than keep them for minutes. */
-static enum step cut(struct nx_http_worker *worker, struct nx_http_conn *conn) {
+void nx__http_conn_cut(struct nx_http_worker *worker, struct nx_http_conn *conn) {
   struct linger none = {.l_onoff = 1, .l_linger = 0};
   setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-  return end(worker, conn);
+  nx__http_conn_close(worker->server, worker, conn);
 }
 
 /* --- writing ------------------------------------------------------------------------------------------------- */
@@ -178,7 +182,7 @@ static enum step respond(struct nx_http_worker *worker, struct nx_http_conn *con
   /* A peer that asked for the end sends nothing more; any other may be sending the next request already. */
   io->polite = io->closing && (io->keep_alive || io->refusal.code != NX_OK);
   nx__http_respond_begin(io);
-  account(server, io);
+  if (response->body.capacity - response->body.len > SLACK_BYTES) nx_buf_shrink(&response->body);
   if (server->app.finished) server->app.finished(server->app.self, &io->exchange);
   enter(conn, NX__HTTP_WRITING, server->options.write_timeout_ms);
   return send_response(worker, conn);
@@ -232,7 +236,7 @@ static enum step response_sent(struct nx_http_worker *worker, struct nx_http_con
     io->start = io->parsed = 0;
   }
   nx__http_parse_begin(io);
-  account(worker->server, io);
+  atomic_store_explicit(&conn->served, true, memory_order_relaxed);
   if (leftover)
     enter(conn, NX__HTTP_HEADERS, worker->server->options.header_timeout_ms);
   else
@@ -287,12 +291,11 @@ static size_t bytes_to_expect(const struct nx_http_conn *conn) {
 }
 
 /* One read. False at the end of the input, or when the connection broke. */
-static bool fill(struct nx_http_server *server, struct nx_http_conn *conn) {
+static bool fill(struct nx_http_conn *conn) {
   struct nx_http_io *io = conn->io;
   if (io->in.capacity - io->in.len < READ_BYTES / 4) {
     compact(io);
     if (!nx_buf_reserve(&io->in, bytes_to_expect(conn))) return true;
-    account(server, io);
   }
   size_t room = io->in.capacity - io->in.len;
   ssize_t got = recv(conn->fd, io->in.data + io->in.len, room, 0);
@@ -339,7 +342,7 @@ static enum step receive(struct nx_http_worker *worker, struct nx_http_conn *con
   if (!conn->io && !(conn->io = io_acquire(worker, conn))) return end(worker, conn);
   if (conn->io->parsed < conn->io->in.len) return parse(worker, conn);
   if (!conn->drained) {
-    if (!fill(server, conn)) return end(worker, conn);
+    if (!fill(conn)) return end(worker, conn);
     if (!conn->io->in.failed) return GO_ON;
     return refuse(worker, conn, (struct nx__http_refusal){NX_ERR_NO_MEMORY, 503, "no memory for the request"});
   }
@@ -367,13 +370,12 @@ static void settle(struct nx_http_worker *worker, struct nx_http_conn *conn) {
     break;
   case NX__HTTP_HEADERS:
   case NX__HTTP_BODY:
-    shrink_input(worker->server, io);
+    shrink_input(io);
     break;
   case NX__HTTP_WRITING:
     if (io->parsed < io->in.len) break;
     nx_buf_deinit(&io->in); /* the request was answered; a slow reader shall not hold it */
     io->start = io->parsed = 0;
-    account(worker->server, io);
     break;
   default: break;
   }
@@ -433,7 +435,7 @@ void nx__http_conn_timeout(struct nx_http_worker *worker, struct nx_http_conn *c
   switch (nx__http_phase(conn)) {
   case NX__HTTP_HEADERS: step = refuse(worker, conn, headers); break;
   case NX__HTTP_BODY: step = refuse(worker, conn, body); break;
-  case NX__HTTP_WRITING: step = cut(worker, conn); break;
+  case NX__HTTP_WRITING: nx__http_conn_cut(worker, conn); return;
   default: step = end(worker, conn); break;
   }
   run(worker, conn, step);

@@ -66,6 +66,7 @@ struct nx_http_conn {
   _Atomic(unsigned char) phase;    /* written by the owner; others read it as a hint and look again once they own */
   bool drained;                    /* the last read emptied the socket and no event came since */
   bool until_eagain;               /* a FIN may lie behind the bytes: a short read is no proof of emptiness */
+  _Atomic(bool) served;            /* it had an answer: no stranger that only takes up room */
   int fd;
   unsigned discard_left;           /* LINGER: bytes still worth reading */
   _Atomic(uint64_t) deadline_ns;   /* on CLOCK_MONOTONIC_COARSE; as phase */
@@ -105,7 +106,6 @@ struct nx_http_io {
   struct nx_http_conn *conn;
   const struct nx_http_options *limits;
   struct nx_http_io *next_spare;
-  size_t accounted_bytes;
 
   /* in: [0, start) answered before; [start, parsed) this request; [parsed, len) not looked at yet. */
   struct nx_buf in;
@@ -183,6 +183,8 @@ void nx__http_conn_timeout(struct nx_http_worker *worker, struct nx_http_conn *c
 void nx__http_conn_yield(struct nx_http_server *server, struct nx_http_conn *conn);
 /* Owned → FREE. `worker` may be NULL once there are none. */
 void nx__http_conn_close(struct nx_http_server *server, struct nx_http_worker *worker, struct nx_http_conn *conn);
+/* The same with a reset, which makes the kernel drop unsent bytes at once rather than keep them for minutes. */
+void nx__http_conn_cut(struct nx_http_worker *worker, struct nx_http_conn *conn);
 void nx__http_conn_assert(const struct nx_http_conn *conn);
 void nx__http_io_destroy(struct nx_http_server *server, struct nx_http_io *io);
 

@@ -16,6 +16,8 @@
 
 #define ACCEPT_BATCH 32
 #define BACKLOG 1024
+#define STRANGER_MS 1000u
+#define LONG_IDLE_MS 1000u
 
 /* --- creation ------------------------------------------------------------------------------------------------ */
 
@@ -79,23 +81,31 @@ void nx__http_listener_close(struct nx_http_server *server) {
 
 /* --- making room --------------------------------------------------------------------------------------------- */
 
-/* Finds the longest idle ones in one walk; they stay the longest idle until they are used, so that a flood of
- * connections at the limit costs one walk per batch. */
+/* The longest idle goes first; those that have not sent a request for STRANGER_MS count as idle for much longer, else a
+ * flood of connections would drive out the clients. (Not at once: a probe is a stranger too until its request is read.) */
+static uint64_t rank(const struct nx_http_server *server, const struct nx_http_conn *conn, uint64_t deadline_ns) {
+  bool served = atomic_load_explicit(&conn->served, memory_order_relaxed);
+  uint64_t fresh_until = nx__http_deadline_in(server->options.idle_timeout_ms) - STRANGER_MS * NX_NS_PER_MS;
+  return served || deadline_ns > fresh_until ? deadline_ns : deadline_ns / 2;
+}
+
+/* Finds the first ones to go in one walk; they stay the first until they are used, so that a flood of connections at
+ * the limit costs one walk per batch. */
 static void collect_candidates(struct nx_http_server *server) {
   struct nx_http_candidate *list = server->candidates;
   unsigned count = 0;
   for (int fd = 0, top = atomic_load(&server->top_fd); fd <= top; fd++) {
     struct nx_http_conn *conn = &server->conns[fd];
-    uint64_t deadline = nx__http_deadline(conn);
+    uint64_t deadline = nx__http_deadline(conn), own_rank = rank(server, conn, deadline);
     if (atomic_load(&conn->owner) != NX__HTTP_IDLE || nx__http_phase(conn) != NX__HTTP_QUIET) continue;
     bool full = count == NX__HTTP_EVICTION_BATCH;
-    if (full && deadline >= list[0].deadline_ns) continue;
+    if (full && own_rank >= list[0].rank) continue;
     unsigned i = full ? 0 : count++;
     if (full)
-      for (; i + 1 < count && list[i + 1].deadline_ns > deadline; i++) list[i] = list[i + 1];
+      for (; i + 1 < count && list[i + 1].rank > own_rank; i++) list[i] = list[i + 1];
     else
-      for (; i > 0 && list[i - 1].deadline_ns < deadline; i--) list[i] = list[i - 1];
-    list[i] = (struct nx_http_candidate){conn, deadline};
+      for (; i > 0 && list[i - 1].rank <= own_rank; i--) list[i] = list[i - 1];
+    list[i] = (struct nx_http_candidate){conn, deadline, own_rank};
   }
   server->candidate_count = count;
 }
@@ -112,14 +122,56 @@ static bool evict(struct nx_http_worker *worker, struct nx_http_candidate candid
   return true;
 }
 
-static bool evict_longest_idle(struct nx_http_worker *worker) {
+/* The first candidate, if it has been idle for long enough. */
+static bool evict_candidate(struct nx_http_worker *worker, uint64_t least_idle_ns) {
   struct nx_http_server *server = worker->server;
-  while (server->candidate_count)
-    if (evict(worker, server->candidates[--server->candidate_count])) return true;
-  collect_candidates(server);
-  while (server->candidate_count)
+  uint64_t newest = nx__http_deadline_in(server->options.idle_timeout_ms) - least_idle_ns;
+  while (server->candidate_count && server->candidates[server->candidate_count - 1].deadline_ns <= newest)
     if (evict(worker, server->candidates[--server->candidate_count])) return true;
   return false;
+}
+
+static bool evict_longest_idle(struct nx_http_worker *worker, uint64_t least_idle_ns) {
+  if (evict_candidate(worker, least_idle_ns)) return true;
+  if (worker->server->candidate_count) return false; /* the first of them is too young, and so are all others */
+  collect_candidates(worker->server);
+  return evict_candidate(worker, least_idle_ns);
+}
+
+static uint64_t phase_timeout_ms(const struct nx_http_options *options, enum nx__http_phase phase) {
+  switch (phase) {
+  case NX__HTTP_HEADERS: return options->header_timeout_ms;
+  case NX__HTTP_BODY: return options->body_timeout_ms;
+  case NX__HTTP_WRITING: return options->write_timeout_ms;
+  default: return 0;
+  }
+}
+
+/* When its phase began, if it waits for its client in one that has a message half way; else UINT64_MAX. */
+static uint64_t waits_since(const struct nx_http_server *server, const struct nx_http_conn *conn) {
+  uint64_t timeout_ms = phase_timeout_ms(&server->options, nx__http_phase(conn));
+  bool waits = timeout_ms && atomic_load(&conn->owner) == NX__HTTP_IDLE;
+  return waits ? nx__http_deadline(conn) - timeout_ms * NX_NS_PER_MS : UINT64_MAX;
+}
+
+bool nx__http_shed_stalled(struct nx_http_worker *worker) {
+  struct nx_http_server *server = worker->server;
+  struct nx_http_conn *oldest = NULL;
+  uint64_t least = nx__http_now() - NX__HTTP_STALL_MS * NX_NS_PER_MS;
+  for (int fd = 0, top = atomic_load(&server->top_fd); fd <= top; fd++) {
+    uint64_t since = waits_since(server, &server->conns[fd]);
+    if (since >= least) continue;
+    least = since;
+    oldest = &server->conns[fd];
+  }
+  if (!oldest || !nx__http_try_own(oldest)) return false;
+  if (nx__http_phase(oldest) == NX__HTTP_QUIET) { /* its message came to its end meanwhile */
+    nx__http_conn_yield(server, oldest);
+    return false;
+  }
+  nx__http_conn_cut(worker, oldest);
+  atomic_fetch_add(&server->evicted, 1);
+  return true;
 }
 
 /* No descriptor for the connection that waits: a reserved one is used to take it and turn it away, because an
@@ -135,10 +187,24 @@ static bool shed(struct nx_http_server *server) {
 
 /* --- accepting ----------------------------------------------------------------------------------------------- */
 
+/* Who has been idle for a while goes first, then who has a message half way for long, then anybody who is idle. */
+static bool make_way(struct nx_http_worker *worker) {
+  return evict_longest_idle(worker, LONG_IDLE_MS * NX_NS_PER_MS) || nx__http_shed_stalled(worker) ||
+         evict_longest_idle(worker, 0);
+}
+
+/* When there are too many, or no memory for one more, others make way. */
+static bool has_room(struct nx_http_worker *worker) {
+  struct nx_http_server *server = worker->server;
+  while (atomic_load(&server->connections) >= server->options.max_connections ||
+         !nx_account_charge(server->options.sockets, NX__HTTP_IDLE_SOCKET_BYTES))
+    if (!make_way(worker)) return false;
+  return true;
+}
+
 static void adopt(struct nx_http_worker *worker, int fd) {
   struct nx_http_server *server = worker->server;
-  bool full = atomic_load(&server->connections) >= server->options.max_connections && !evict_longest_idle(worker);
-  if (full || (unsigned)fd >= server->slots) {
+  if ((unsigned)fd >= server->slots || !has_room(worker)) {
     close(fd);
     return;
   }
@@ -166,7 +232,7 @@ static bool accept_one(struct nx_http_worker *worker) {
   case EINVAL: return false;
   case EMFILE:
   case ENFILE:
-    if (evict_longest_idle(worker) || shed(server)) return true;
+    if (make_way(worker) || shed(server)) return true;
     break;
   case ENOMEM:
   case ENOBUFS: break;

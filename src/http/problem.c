@@ -26,13 +26,19 @@ void nx_problem_from_error(struct nx_http_response *response, const struct nx_er
   nx_problem_write(response, nx_error_http_status(err->code), nx_error_name(err->code), err->text);
 }
 
-void nx_problem_overloaded(struct nx_http_response *response, const char *detail, const char *layer, uint64_t limit_bytes,
-                           uint64_t used_bytes, uint64_t requested_bytes, unsigned retry_after_s) {
+static void add_refused(struct nx_http_response *response, const struct nx_refusal *refused) {
+  if (!refused->layer) return;
+  nx_buf_printf(&response->body, ",\"layer\":\"%s\",\"limitBytes\":%llu,\"usedBytes\":%llu,\"requestedBytes\":%llu",
+                refused->layer, (unsigned long long)refused->limit_bytes, (unsigned long long)refused->used_bytes,
+                (unsigned long long)refused->requested_bytes);
+}
+
+void nx_problem_overloaded(struct nx_http_response *response, const char *detail, const struct nx_refusal *refused,
+                           unsigned retry_after_s) {
   open_problem(response, 503);
   add_text(response, "OVERLOADED", detail);
-  nx_buf_printf(&response->body, ",\"layer\":\"%s\",\"limitBytes\":%llu,\"usedBytes\":%llu,\"requestedBytes\":%llu}",
-                layer, (unsigned long long)limit_bytes, (unsigned long long)used_bytes,
-                (unsigned long long)requested_bytes);
+  add_refused(response, refused);
+  nx_buf_char(&response->body, '}');
   nx_buf_printf(&response->headers, "Retry-After: %u\r\n", retry_after_s);
 }
 
@@ -45,6 +51,7 @@ void nx_problem_from_job(struct nx_http_response *response, const struct nx_job 
   if (x->error.line)
     nx_buf_printf(body, ",\"location\":{\"line\":%u,\"column\":%u}", x->error.line,
                   x->error.column ? x->error.column : 1);
+  add_refused(response, &job->refused);
   if (x->id[0]) nx_buf_printf(body, ",\"executionId\":\"%s\"", x->id);
   nx_buf_char(body, '}');
 }

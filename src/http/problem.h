@@ -12,9 +12,9 @@
 /* Replaces whatever body the response had. */
 void nx_problem_write(struct nx_http_response *response, int status, const char *code, const char *detail);
 void nx_problem_from_error(struct nx_http_response *response, const struct nx_error *err);
-/* A memory refusal of a layer, with its numbers, and Retry-After. */
-void nx_problem_overloaded(struct nx_http_response *response, const char *detail, const char *layer, uint64_t limit_bytes,
-                           uint64_t used_bytes, uint64_t requested_bytes, unsigned retry_after_s);
+/* 503 with the layer of memory that refused, its figures, and Retry-After. */
+void nx_problem_overloaded(struct nx_http_response *response, const char *detail, const struct nx_refusal *refused,
+                           unsigned retry_after_s);
 /* What an execution ended with, for the webhook form, whose callers are strangers: no stack, no source. */
 void nx_problem_from_job(struct nx_http_response *response, const struct nx_job *job);
 

@@ -19,6 +19,17 @@ static enum nx_http_next invalid(struct nx_request *request, const char *detail)
   return NX_HTTP_DONE;
 }
 
+/* The host's copies of a request are charged like all memory. */
+static enum nx_http_next no_memory(struct nx_request *request, uint64_t bytes) {
+  struct nx_app *app = request->app;
+  struct nx_governor_status status;
+  nx_governor_read_status(app->governor, &status);
+  struct nx_refusal refused = {"container", status.budget_bytes, status.accounted_bytes, bytes};
+  nx_problem_overloaded(&request->exchange->response, "no memory for the request (layer: container)", &refused,
+                        nx_exec_retry_after_s(app->exec));
+  return NX_HTTP_DONE;
+}
+
 /* ---- What both forms share ---------------------------------------------------------------------------------------- */
 
 static uint64_t lower_u64(uint64_t configured, uint64_t wanted) {
@@ -264,9 +275,13 @@ enum nx_http_next nx__route_execute(struct nx_request *request) {
   struct nx_str body = request->exchange->request.body;
   request->job.execution.limits = nx_exec_limits(request->app->config);
   yyjson_read_err fault;
+  /* What the parser may take for such a body, and the texts that are written from its tree one at a time. */
+  size_t tree_bytes = yyjson_read_max_memory_usage(body.len, YYJSON_READ_BIGNUM_AS_RAW) + body.len;
+  if (!nx_account_charge(request->app->account, tree_bytes)) return no_memory(request, tree_bytes);
   yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)(body.len ? body.data : ""), body.len, YYJSON_READ_BIGNUM_AS_RAW,
                                      NULL, &fault);
   if (!doc) {
+    nx_account_release(request->app->account, tree_bytes);
     char detail[192];
     snprintf(detail, sizeof detail, "body: not valid JSON: %s at byte %zu", fault.msg, fault.pos);
     return invalid(request, detail);
@@ -275,6 +290,8 @@ enum nx_http_next nx__route_execute(struct nx_request *request) {
   bool answered = false;
   int status = take_body(request, yyjson_doc_get_root(doc), &answered, &err);
   yyjson_doc_free(doc);
+  nx_account_release(request->app->account, tree_bytes);
+  if (status == -NX_ERR_NO_MEMORY) return no_memory(request, body.len);
   if (status) {
     nx_problem_from_error(&request->exchange->response, &err);
     return NX_HTTP_DONE;

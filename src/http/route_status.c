@@ -14,17 +14,16 @@
 
 struct health {
   enum nx_metrics_health status;
-  const char *reasons[4];
+  const char *reasons[6];
   unsigned reason_count;
-  struct nx_cgroup_memory memory;
+  struct nx_governor_status memory;
   struct nx_exec_stats exec;
 };
 
 static void look(struct nx_app *app, struct health *health) {
   *health = (struct health){.status = NX_METRICS_HEALTH_HEALTHY};
-  nx_cgroup_read_memory(app->cgroup, &health->memory);
+  nx_governor_read_status(app->governor, &health->memory);
   nx_exec_read_stats(app->exec, &health->exec);
-  nx_app_measure(app);
 }
 
 static void complain(struct health *health, enum nx_metrics_health status, const char *reason) {
@@ -37,17 +36,18 @@ static void complain(struct health *health, enum nx_metrics_health status, const
 #define PRESSURE_DEGRADED_BP 1000u
 
 static void judge(const struct nx_app *app, struct health *health) {
-  uint64_t limit = app->config->limit_bytes;
-  const struct nx_reading *set = &health->memory.working_set_bytes;
-  const struct nx_reading *pressure = &health->memory.pressure_bp;
-  uint64_t used = nx_ledger_total(app->ledger);
-  if (set->kind == NX_READING_VALUE && app->config->limit_origin == NX_LIMIT_FROM_CGROUP && set->value > used)
-    used = set->value;
-  if (used > limit / 100 * DEGRADED_PERCENT)
+  const struct nx_governor_status *memory = &health->memory;
+  const struct nx_reading *set = &memory->kernel.working_set_bytes, *pressure = &memory->kernel.pressure_bp;
+  bool own_cgroup = nx_reading_is_value(memory->kernel.limit_bytes); /* else its figures are of others too */
+  uint64_t used = own_cgroup && nx_reading_is_value(*set) ? set->value : memory->accounted_bytes;
+  if (used > memory->limit_bytes / 100 * DEGRADED_PERCENT)
     complain(health, NX_METRICS_HEALTH_DEGRADED, "memory use is over 70 % of the container's limit");
-  if (app->config->limit_origin == NX_LIMIT_FROM_CGROUP && pressure->kind == NX_READING_VALUE &&
-      pressure->value > PRESSURE_DEGRADED_BP)
+  if (memory->state == NX_GOVERNOR_SHEDDING)
+    complain(health, NX_METRICS_HEALTH_DEGRADED, "memory is short: new executions wait");
+  if (own_cgroup && nx_reading_is_value(*pressure) && pressure->value > PRESSURE_DEGRADED_BP)
     complain(health, NX_METRICS_HEALTH_DEGRADED, "tasks wait for memory (PSI)");
+  if (memory->unaccounted_is_high)
+    complain(health, NX_METRICS_HEALTH_DEGRADED, "the container uses memory that no layer accounts for");
   if (health->exec.queue_depth >= app->config->queue_max && app->config->queue_max)
     complain(health, NX_METRICS_HEALTH_DEGRADED, "the queue is full");
   if (app->draining) complain(health, NX_METRICS_HEALTH_UNHEALTHY, "shutting down");
@@ -73,20 +73,26 @@ static void write_layers(const struct nx_ledger_snapshot *ledger, struct nx_buf 
   nx_buf_lit(out, ",\"layers\":{");
   for (unsigned i = 0; i < NX_LAYER_COUNT; i++)
     nx_buf_printf(out, "%s\"%s\":%" PRIu64, i ? "," : "", nx_layer_name(i), ledger->layers[i].current);
+  nx_buf_lit(out, "},\"layerPeaks\":{");
+  for (unsigned i = 0; i < NX_LAYER_COUNT; i++)
+    nx_buf_printf(out, "%s\"%s\":%" PRIu64, i ? "," : "", nx_layer_name(i), ledger->layers[i].peak);
   nx_buf_char(out, '}');
 }
 
 static void write_memory(struct nx_app *app, const struct health *health, struct nx_buf *out) {
+  const struct nx_governor_status *memory = &health->memory;
   struct nx_ledger_snapshot ledger;
   nx_ledger_snapshot(app->ledger, &ledger);
   nx_buf_printf(out, ",\"memory\":{\"totalMemoryBytes\":%" PRIu64 ",\"limitBytes\":%" PRIu64 ",\"budgetBytes\":%" PRIu64
                 ",\"peakBytes\":%" PRIu64,
-                ledger.layers[NX_LAYER_INSTANCES].current, app->config->limit_bytes, app->config->budget_bytes,
+                ledger.layers[NX_LAYER_INSTANCES].current, memory->limit_bytes, memory->budget_bytes,
                 ledger.layers[NX_LAYER_INSTANCES].peak);
-  add_reading(out, ",\"workingSetBytes\":", &health->memory.working_set_bytes);
+  nx_buf_printf(out, ",\"accountedBytes\":%" PRIu64 ",\"unaccountedBytes\":%" PRIu64 ",\"governor\":\"%s\"", ledger.total,
+                memory->unaccounted_bytes, nx_governor_state_name(memory->state));
+  add_reading(out, ",\"workingSetBytes\":", &memory->kernel.working_set_bytes);
   nx_buf_lit(out, ",\"pressure\":");
-  if (health->memory.pressure_bp.kind == NX_READING_VALUE)
-    nx_buf_printf(out, "%.4f", (double)health->memory.pressure_bp.value / 10000);
+  if (nx_reading_is_value(memory->kernel.pressure_bp))
+    nx_buf_printf(out, "%.4f", (double)memory->kernel.pressure_bp.value / 10000);
   else
     nx_buf_lit(out, "null");
   write_layers(&ledger, out);
@@ -110,7 +116,7 @@ int nx_app_write_health(struct nx_app *app, struct nx_buf *out) {
                 health_names[health.status], NX_VERSION, (double)(nx_clock_ns() - app->started_ns) / (double)NX_NS_PER_S);
   for (unsigned i = 0; i < health.reason_count; i++)
     nx_buf_printf(out, "%s\"%s\"", i ? "," : "", health.reasons[i]);
-  unsigned max = health.exec.pool.max, active = health.exec.active;
+  unsigned max = health.exec.max, active = health.exec.active;
   nx_buf_printf(out, "],\"instances\":{\"max\":%u,\"active\":%u,\"available\":%u,\"suspended\":0}", max, active,
                 max - active);
   write_memory(app, &health, out);
@@ -167,10 +173,12 @@ enum nx_http_next nx__route_metrics(struct nx_request *request) {
   judge(app, &health);
   struct nx_metrics_gauges gauges = {
     .instances_active = health.exec.active,
-    .instances_max = health.exec.pool.max,
-    .memory_limit_bytes = {.kind = NX_READING_VALUE, .value = app->config->limit_bytes},
-    .memory_working_set_bytes = health.memory.working_set_bytes,
-    .memory_pressure_bp = health.memory.pressure_bp,
+    .instances_max = health.exec.max,
+    .memory_limit_bytes = nx_reading_of(health.memory.limit_bytes),
+    .memory_unaccounted_bytes = health.memory.unaccounted_bytes,
+    .governor_state = health.memory.state,
+    .memory_working_set_bytes = health.memory.kernel.working_set_bytes,
+    .memory_pressure_bp = health.memory.kernel.pressure_bp,
     .cache_size_bytes = cache_bytes(app->cache),
     .queue_depth = health.exec.queue_depth,
     .health = health.status,
@@ -184,15 +192,4 @@ enum nx_http_next nx__route_metrics(struct nx_request *request) {
   response->content_type = NX_METRICS_CONTENT_TYPE;
   nx_metrics_write(&response->body, &gauges);
   return NX_HTTP_DONE;
-}
-
-/* ---- Layers that are measured, not charged ------------------------------------------------------------------------------- */
-
-void nx_app_measure(struct nx_app *app) {
-  struct nx_http_stats http;
-  nx_http_server_stats(app->server, &http);
-  uint64_t sockets = (uint64_t)http.connections * NX_CONFIG_CONNECTION_BYTES;
-  nx_ledger_set(app->ledger, NX_LAYER_HANDLERS, nx_handler_live_bytes() + nx_image_live_bytes());
-  nx_ledger_set(app->ledger, NX_LAYER_CACHE, cache_bytes(app->cache));
-  nx_ledger_set(app->ledger, NX_LAYER_HTTP, http.buffer_bytes + sockets);
 }

@@ -29,14 +29,25 @@ void nx__http_arm_sweep(struct nx_http_server *server) {
   timerfd_settime(server->timer_fd, 0, &soon, NULL);
 }
 
+/* How much earlier than its deadline a connection is given up when memory for buffers is short. */
+static uint64_t hurry_ns(const struct nx_http_server *server, const struct nx_http_conn *conn) {
+  const struct nx_http_options *options = &server->options;
+  enum nx__http_phase phase = nx__http_phase(conn);
+  uint64_t timeout_ms = phase == NX__HTTP_BODY ? options->body_timeout_ms
+                        : phase == NX__HTTP_WRITING ? options->write_timeout_ms : 0;
+  return timeout_ms > options->hurried_timeout_ms ? (timeout_ms - options->hurried_timeout_ms) * NX_NS_PER_MS : 0;
+}
+
 static void sweep(struct nx_http_worker *worker) {
   struct nx_http_server *server = worker->server;
   uint64_t now = nx__http_now();
+  bool hurried = server->app.is_hurried && server->app.is_hurried(server->app.self);
   for (int fd = 0, top = atomic_load(&server->top_fd); fd <= top; fd++) {
     struct nx_http_conn *conn = &server->conns[fd];
-    if (atomic_load(&conn->owner) != NX__HTTP_IDLE || nx__http_deadline(conn) > now) continue;
+    if (atomic_load(&conn->owner) != NX__HTTP_IDLE) continue;
+    if (nx__http_deadline(conn) > now + (hurried ? hurry_ns(server, conn) : 0)) continue;
     if (!nx__http_try_own(conn)) continue;
-    if (nx__http_deadline(conn) <= now) /* it may have been used in between */
+    if (nx__http_deadline(conn) <= now + (hurried ? hurry_ns(server, conn) : 0)) /* it may have been used in between */
       nx__http_conn_timeout(worker, conn);
     else
       nx__http_conn_yield(server, conn);
@@ -142,7 +153,6 @@ void nx_http_server_stats(const struct nx_http_server *server, struct nx_http_st
   out->threads = server->threads;
   pthread_mutex_unlock(&locked->lock);
   out->connections = atomic_load(&server->connections);
-  out->buffer_bytes = atomic_load(&server->buffer_bytes);
   out->accepted = atomic_load(&server->accepted);
   out->evicted = atomic_load(&server->evicted);
 }

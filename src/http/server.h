@@ -76,6 +76,9 @@ struct nx_http_app {
   void (*thread_exit)(void *self);
   /* Asked on a worker between requests: true ends this thread, and another takes its place. */
   bool (*thread_is_spent)(void *self);
+  /* Memory for buffers is short: clients that have been sending or receiving for longer than `hurried_timeout_ms` are
+   * given up. */
+  bool (*is_hurried)(void *self);
   /* A request that the server itself refused: fills the response with a problem (RFC 9457). response->status is set
    * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). */
   void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail);
@@ -88,17 +91,22 @@ struct nx_http_app {
 struct nx_http_options {
   const char *host;          /* a numeric IPv4 or IPv6 address; "::" serves both; read by create only */
   uint16_t port;             /* 0: any free one; see nx_http_server_port */
-  unsigned max_connections;  /* beyond it the longest idle one is closed */
+  unsigned max_connections;  /* beyond it the longest idle one is closed, strangers first */
   size_t max_header_bytes;   /* request line and headers together */
   size_t max_body_bytes;
   /* From the first byte of a request to the end of its head; from there to the end of its body; between requests;
    * from the first byte of a response until the peer took the last. 0: none. Checked every 250 ms. */
   uint64_t header_timeout_ms, body_timeout_ms, idle_timeout_ms, write_timeout_ms;
+  uint64_t hurried_timeout_ms; /* instead of body_timeout_ms and write_timeout_ms while the app is hurried */
   unsigned live_threads;     /* how many should wait for sockets at a time: about cores + 2 */
   unsigned max_threads;      /* permits to execute + 1 */
   size_t thread_stack_bytes; /* with a guard page below; 0: the system's default */
   uint64_t thread_idle_timeout_ms; /* after so long in the parked state a thread ends; 0: never */
-  unsigned socket_buffer_bytes; /* SO_SNDBUF and SO_RCVBUF of every connection; 0: the system's default */
+  /* SO_SNDBUF and SO_RCVBUF of every connection, of which the kernel may take twice as much each (socket(7)); 0: the
+   * system's default. */
+  unsigned socket_buffer_bytes;
+  struct nx_account *buffers;   /* charged for all buffers; borrowed, as long as the server lives; NULL: nobody */
+  struct nx_account *sockets;   /* charged for each connection: 8 KiB, and 2 × socket_buffer_bytes while it is used */
 };
 
 struct nx_http_server;
@@ -122,7 +130,6 @@ void nx_http_server_thread_unblocked(struct nx_http_server *server);
 struct nx_http_stats {
   unsigned connections;
   unsigned threads;
-  size_t buffer_bytes; /* heap of connection buffers now */
   uint64_t accepted, evicted;
 };
 void nx_http_server_stats(const struct nx_http_server *server, struct nx_http_stats *out);

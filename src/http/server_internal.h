@@ -29,6 +29,7 @@ struct nx_http_worker {
 struct nx_http_candidate {
   struct nx_http_conn *conn;
   uint64_t deadline_ns;
+  uint64_t rank; /* lower goes first */
 };
 
 struct nx_http_server {
@@ -50,7 +51,6 @@ struct nx_http_server {
 
   _Atomic(bool) draining, stopping;
   _Atomic(unsigned) connections;
-  _Atomic(size_t) buffer_bytes;
   _Atomic(uint64_t) accepted, evicted;
 
   /* Threads (workers.c). Synchronization: lock; `live` is also read without it. */
@@ -68,6 +68,15 @@ struct nx_http_server {
   _Atomic(bool) start_failed;     /* of a later one, whose creator took it for granted: the sweep tries again */
 };
 
+/* What a connection takes of the kernel's memory while nothing is on its way: socket, file, epoll entry. */
+#define NX__HTTP_IDLE_SOCKET_BYTES 8192u
+/* And what one of its socket buffers may take besides while something is: the server does not read on while it answers,
+ * so that only who pipelines without reading fills both, and what is found beyond the charge is charged to the kernel's
+ * layer. */
+static inline size_t nx__http_socket_bytes(const struct nx_http_server *server) {
+  return 2 * (size_t)server->options.socket_buffer_bytes;
+}
+
 /* --- server.c ------------------------------------------------------------------------------------------------ */
 
 /* `what` comes back with the event: a connection (the listener is one), or the address of timer_fd or wake_fd. */
@@ -80,6 +89,10 @@ void nx__http_serve_once(struct nx_http_worker *worker);
 
 int nx__http_listen(struct nx_http_server *server, struct nx_error *err);
 void nx__http_accept(struct nx_http_worker *worker);
+/* Memory is needed: cuts off the client that has been sending or receiving one message for longest. False when none
+ * has for NX__HTTP_STALL_MS. Any worker. */
+bool nx__http_shed_stalled(struct nx_http_worker *worker);
+#define NX__HTTP_STALL_MS 500u
 /* Owner of the listener only. */
 void nx__http_listener_close(struct nx_http_server *server);
 

@@ -130,15 +130,19 @@ int nx_image_create_base_from_pages(struct nx_image **out, const struct nx_base_
 
 /* ---- Delta ------------------------------------------------------------------------------------------------------ */
 
-static _Atomic size_t live_bytes;
-
-size_t nx_image_live_bytes(void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
+static size_t delta_bytes(uint32_t page_count) {
+  return sizeof(struct nx_image) + (size_t)page_count * (sizeof(uint32_t) + NX_PAGE_BYTES);
+}
 
 /* A delta and its two arrays are one block. */
-static struct nx_image *allocate_delta(struct nx_image *parent, uint32_t page_count) {
+static struct nx_image *allocate_delta(struct nx_image *parent, struct nx_account *account, uint32_t page_count) {
   size_t index_bytes = (size_t)page_count * sizeof(uint32_t);
-  struct nx_image *image = malloc(sizeof *image + index_bytes + (size_t)page_count * NX_PAGE_BYTES);
-  if (!image) return NULL;
+  if (!nx_account_charge(account, delta_bytes(page_count))) return NULL;
+  struct nx_image *image = malloc(delta_bytes(page_count));
+  if (!image) {
+    nx_account_release(account, delta_bytes(page_count));
+    return NULL;
+  }
   uint8_t *arrays = (uint8_t *)(image + 1);
   *image = (struct nx_image){
     ._refs = 1,
@@ -147,8 +151,8 @@ static struct nx_image *allocate_delta(struct nx_image *parent, uint32_t page_co
     .page_count = page_count,
     .page_index = (const uint32_t *)arrays,
     .pages = arrays + index_bytes,
+    .account = account,
   };
-  atomic_fetch_add_explicit(&live_bytes, nx_image_bytes(image), memory_order_relaxed);
   return image;
 }
 
@@ -160,12 +164,12 @@ static bool differs(const struct nx_image *parent, const uint8_t *memory, uint32
   return memcmp(memory + (size_t)index * NX_PAGE_BYTES, nx_image_page(parent, index), NX_PAGE_BYTES) != 0;
 }
 
-int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, const uint8_t *memory, uint32_t memory_bytes,
-                          const uint32_t *candidates, uint32_t candidate_count, struct nx_guest_globals globals,
-                          struct nx_error *err) {
+int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, struct nx_account *account,
+                          const uint8_t *memory, uint32_t memory_bytes, const uint32_t *candidates,
+                          uint32_t candidate_count, struct nx_guest_globals globals, struct nx_error *err) {
   uint32_t count = 0;
   for (uint32_t i = 0; i < candidate_count; i++) count += differs(parent, memory, candidates[i]);
-  struct nx_image *image = allocate_delta(parent, count);
+  struct nx_image *image = allocate_delta(parent, account, count);
   if (!image) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for an image of %u pages", count);
   image->memory_bytes = memory_bytes;
   image->globals = globals;
@@ -185,8 +189,10 @@ int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, const 
 
 static _Atomic int packed_count;
 
+static size_t packed_bytes(const struct nx_image *image) { return (size_t)image->page_count * NX_PAGE_BYTES; }
+
 static int make_packed(const struct nx_image *image) {
-  size_t bytes = (size_t)image->page_count * NX_PAGE_BYTES;
+  size_t bytes = packed_bytes(image);
   int fd = memfd_create("nexus-handler-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return -1;
   if (write(fd, image->pages, bytes) == (ssize_t)bytes &&
@@ -196,19 +202,25 @@ static int make_packed(const struct nx_image *image) {
   return -1;
 }
 
+static bool reserve_packed(const struct nx_image *image) {
+  if (atomic_fetch_add(&packed_count, 1) < NX_IMAGE_PACKED_MAX && nx_account_charge(image->account, packed_bytes(image)))
+    return true;
+  atomic_fetch_sub(&packed_count, 1);
+  return false;
+}
+
+static void unreserve_packed(const struct nx_image *image) {
+  nx_account_release(image->account, packed_bytes(image));
+  atomic_fetch_sub(&packed_count, 1);
+}
+
 int nx_image_packed_fd(struct nx_image *image) {
   int have = atomic_load(&image->_packed_fd);
   if (have) return have - 1;
-  if (!image->page_count || atomic_fetch_add(&packed_count, 1) >= NX_IMAGE_PACKED_MAX) {
-    if (image->page_count) atomic_fetch_sub(&packed_count, 1);
-    return -1;
-  }
+  if (!image->page_count || !reserve_packed(image)) return -1;
   int fd = make_packed(image);
-  if (fd >= 0 && atomic_compare_exchange_strong(&image->_packed_fd, &have, fd + 1)) {
-    atomic_fetch_add_explicit(&live_bytes, (size_t)image->page_count * NX_PAGE_BYTES, memory_order_relaxed);
-    return fd;
-  }
-  atomic_fetch_sub(&packed_count, 1);
+  if (fd >= 0 && atomic_compare_exchange_strong(&image->_packed_fd, &have, fd + 1)) return fd;
+  unreserve_packed(image);
   if (fd >= 0) close(fd); /* another thread was quicker */
   return have - 1;
 }
@@ -222,11 +234,11 @@ void nx_image_release(struct nx_image *image) {
   if (!image || atomic_fetch_sub_explicit(&image->_refs, 1, memory_order_acq_rel) != 1) return;
   if (image->base) munmap((void *)(uintptr_t)image->base, image->memory_bytes);
   if (image->memfd >= 0) close(image->memfd);
-  if (image->parent) atomic_fetch_sub_explicit(&live_bytes, nx_image_bytes(image), memory_order_relaxed);
   if (image->_packed_fd > 0) {
     close(image->_packed_fd - 1);
-    atomic_fetch_sub(&packed_count, 1);
+    unreserve_packed(image);
   }
+  if (image->parent) nx_account_release(image->account, delta_bytes(image->page_count));
   nx_image_release(image->parent);
   free(image);
 }
@@ -247,8 +259,8 @@ const uint8_t *nx_image_page(const struct nx_image *image, uint32_t index) {
 
 size_t nx_image_bytes(const struct nx_image *image) {
   if (!image->parent) return sizeof *image;
-  size_t page_bytes = NX_PAGE_BYTES * (atomic_load_explicit(&image->_packed_fd, memory_order_relaxed) ? 2 : 1);
-  return sizeof *image + (size_t)image->page_count * (sizeof(uint32_t) + page_bytes);
+  bool packed = atomic_load_explicit(&image->_packed_fd, memory_order_relaxed) != 0;
+  return delta_bytes(image->page_count) + (packed ? packed_bytes(image) : 0);
 }
 
 /* ---- Bytes -------------------------------------------------------------------------------------------------------- */
@@ -300,14 +312,14 @@ static bool ascending_within(const uint32_t *index, uint32_t count, uint32_t end
   return true;
 }
 
-int nx_image_decode(struct nx_image **out, struct nx_image *parent, const uint8_t *bytes, size_t size,
-                    struct nx_error *err) {
+int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account, const uint8_t *bytes,
+                    size_t size, struct nx_error *err) {
   struct delta_header header;
   if (size < sizeof header) return nx_error_set(err, NX_ERR_INVALID, "image is cut short");
   memcpy(&header, bytes, sizeof header);
   const char *fault = header_fault(&header, parent, size);
   if (fault) return nx_error_set(err, NX_ERR_INVALID, "%s", fault);
-  struct nx_image *image = allocate_delta(parent, header.page_count);
+  struct nx_image *image = allocate_delta(parent, account, header.page_count);
   if (!image) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for an image of %u pages", header.page_count);
   image->memory_bytes = header.memory_bytes;
   image->globals = header.globals;

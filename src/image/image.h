@@ -8,7 +8,7 @@
  *
  * Ownership: images are immutable and reference-counted (nx_image_hold, nx_image_release). A delta holds its parent.
  * Threads:   any.
- * Errors:    creation may fail for lack of memory; reading cannot. */
+ * Errors:    creation may fail for lack of memory (NX_ERR_NO_MEMORY), also of the account's; reading cannot. */
 #ifndef NX_IMAGE_IMAGE_H
 #define NX_IMAGE_IMAGE_H
 
@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/account.h"
 #include "base/buf.h"
 #include "base/error.h"
 
@@ -40,6 +41,7 @@ struct nx_image {
   const uint32_t *page_index;      /* … ascending, in units of NX_PAGE_BYTES … */
   const uint8_t *pages;            /* … and their content, NX_PAGE_BYTES each, in the same order */
   _Atomic int _packed_fd;          /* delta only: nx_image_packed_fd + 1; 0: not made yet */
+  struct nx_account *account;      /* delta only: charged for it */
 };
 
 /* Copies `memory` into a sealed memfd. */
@@ -58,10 +60,11 @@ struct nx_base_pages {
 };
 int nx_image_create_base_from_pages(struct nx_image **out, const struct nx_base_pages *from, struct nx_error *err);
 
-/* A delta over `parent`: keeps those of the `candidate` pages (ascending) that really differ from it. */
-int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, const uint8_t *memory, uint32_t memory_bytes,
-                          const uint32_t *candidates, uint32_t candidate_count, struct nx_guest_globals globals,
-                          struct nx_error *err);
+/* A delta over `parent`: keeps those of the `candidate` pages (ascending) that really differ from it. `account` may be
+ * NULL. */
+int nx_image_create_delta(struct nx_image **out, struct nx_image *parent, struct nx_account *account,
+                          const uint8_t *memory, uint32_t memory_bytes, const uint32_t *candidates,
+                          uint32_t candidate_count, struct nx_guest_globals globals, struct nx_error *err);
 
 struct nx_image *nx_image_hold(struct nx_image *image);
 void nx_image_release(struct nx_image *image); /* NULL is allowed */
@@ -80,15 +83,13 @@ static inline uint32_t nx_page_run(const uint32_t *index, uint32_t count) {
   return run;
 }
 
-/* Memory of all deltas alive: also those that only an instance still shows. */
-size_t nx_image_live_bytes(void);
 /* Memory that a delta takes. */
 size_t nx_image_bytes(const struct nx_image *image);
 
 /* A delta as bytes and back, for the compile cache. Decoding treats the bytes as hostile: every count and offset is
  * checked, the hash is recomputed, the parent must be the one the delta was made over. */
 void nx_image_encode(const struct nx_image *image, struct nx_buf *out);
-int nx_image_decode(struct nx_image **out, struct nx_image *parent, const uint8_t *bytes, size_t size,
-                    struct nx_error *err);
+int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account, const uint8_t *bytes,
+                    size_t size, struct nx_error *err);
 
 #endif

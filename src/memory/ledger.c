@@ -53,8 +53,13 @@ void nx_ledger_set_budget(struct nx_ledger *ledger, uint64_t bytes) {
 }
 
 bool nx_ledger_charge(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes) {
+  return nx_ledger_charge_sparing(ledger, layer, bytes, 0);
+}
+
+bool nx_ledger_charge_sparing(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes, uint64_t spare_bytes) {
   if (!bytes) return true;
   uint64_t budget = load(&ledger->_budget), total = load(&ledger->_total), sum;
+  budget = budget > spare_bytes ? budget - spare_bytes : 0;
   do {
     if (__builtin_add_overflow(total, bytes, &sum) || sum > budget) {
       add(&ledger->_layers[layer].refusals, 1);
@@ -88,6 +93,8 @@ void nx_ledger_set(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes
   }
   raise_peak(&ledger->_layers[layer].peak, bytes);
 }
+
+uint64_t nx_ledger_budget(const struct nx_ledger *ledger) { return load(&ledger->_budget); }
 
 uint64_t nx_ledger_available(const struct nx_ledger *ledger) {
   uint64_t budget = load(&ledger->_budget), total = load(&ledger->_total);

@@ -52,6 +52,9 @@ void nx_ledger_set_budget(struct nx_ledger *ledger, uint64_t bytes);
 /* Takes `bytes`; false, with nothing taken, when the sum would pass the budget. 0 bytes always succeed. */
 bool nx_ledger_charge(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes)
   __attribute__((warn_unused_result));
+/* The same, but refused as well when less than `spare_bytes` of the budget would be left for others. */
+bool nx_ledger_charge_sparing(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes, uint64_t spare_bytes)
+  __attribute__((warn_unused_result));
 void nx_ledger_release(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes);
 /* For layers that are measured (process, cache, kernel): the value is what it is, and never refused. A layer is either
  * set or charged; setting one that others charge would lose their charges. */
@@ -61,6 +64,7 @@ void nx_ledger_set(struct nx_ledger *ledger, enum nx_layer layer, uint64_t bytes
 void nx_ledger_count_refusal(struct nx_ledger *ledger, enum nx_layer layer);
 uint64_t nx_ledger_current(const struct nx_ledger *ledger, enum nx_layer layer);
 uint64_t nx_ledger_total(const struct nx_ledger *ledger);
+uint64_t nx_ledger_budget(const struct nx_ledger *ledger);
 /* What could be charged now; by the time it is, less or more. */
 uint64_t nx_ledger_available(const struct nx_ledger *ledger);
 

@@ -19,6 +19,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/reading.h"
+#include "memory/decide.h"
 #include "memory/ledger.h"
 #include "metrics/metrics_list.h"
 
@@ -98,6 +99,8 @@ struct nx_metrics_gauges {
   unsigned instances_active, instances_max;
   uint64_t suspended_executions, suspended_bytes;
   struct nx_ledger_snapshot ledger;
+  uint64_t memory_unaccounted_bytes;
+  enum nx_governor_state governor_state;
   struct nx_reading memory_limit_bytes;       /* unknown: left out; unlimited: +Inf */
   struct nx_reading memory_working_set_bytes; /* unknown: left out */
   struct nx_reading memory_pressure_bp;       /* hundredths of a percent; unknown: left out */

@@ -21,12 +21,18 @@
     "Time to bring a suspended execution back into an instance.")                                                     \
   X(MEMORY_USED, "nexus_memory_used_bytes", "gauge", "layer", "Memory charged to the ledger.")                        \
   X(MEMORY_PEAK, "nexus_memory_peak_bytes", "gauge", "", "Most memory the ledger ever had charged.")                  \
+  X(MEMORY_LAYER_PEAK, "nexus_memory_layer_peak_bytes", "gauge", "layer", "Most memory the layer ever had charged.")   \
+  X(MEMORY_ACCOUNTED, "nexus_memory_accounted_bytes", "gauge", "", "Sum of all layers of the ledger.")                \
+  X(MEMORY_UNACCOUNTED, "nexus_memory_unaccounted_bytes", "gauge", "",                                                \
+    "Working set of the container that no layer accounts for.")                                                       \
   X(MEMORY_LIMIT, "nexus_memory_limit_bytes", "gauge", "", "Memory limit of the container.")                          \
-  X(MEMORY_BUDGET, "nexus_memory_budget_bytes", "gauge", "", "Limit less the reserve: what may be charged.")          \
+  X(MEMORY_BUDGET, "nexus_memory_budget_bytes", "gauge", "", "Limit less the reserve and what is used unaccounted.") \
   X(MEMORY_WORKING_SET, "nexus_memory_working_set_bytes", "gauge", "",                                                \
     "Working set of the container as the kubelet has it: usage less inactive file cache.")                            \
   X(MEMORY_PRESSURE, "nexus_memory_pressure_ratio", "gauge", "",                                                      \
     "Share of the last 10 s in which some task waited for memory (PSI).")                                             \
+  X(GOVERNOR_STATE, "nexus_governor_state", "gauge", "state",                                                         \
+    "1 for what the memory governor does now, 0 for the others: normal, reclaiming, shedding.")                       \
   X(MEMORY_REFUSALS, "nexus_memory_refusals_total", "counter", "layer", "Charges that the budget refused.")           \
   X(MEMORY_RECLAIMED, "nexus_memory_reclaimed_bytes_total", "counter", "action", "Memory given back by the governor.") \
   X(CACHE_HITS, "nexus_handler_cache_hits_total", "counter", "", "Handlers found compiled.")                          \

@@ -103,6 +103,11 @@ static void add_memory(struct nx_buf *out, const struct nx_metrics_gauges *g, co
   for (int i = 0; i < NX_LAYER_COUNT; i++)
     add_labelled(out, NX__FAMILY_MEMORY_USED, nx_layer_name((enum nx_layer)i), g->ledger.layers[i].current);
   add_single(out, NX__FAMILY_MEMORY_PEAK, g->ledger.peak);
+  nx__metrics_add_family(out, NX__FAMILY_MEMORY_LAYER_PEAK);
+  for (int i = 0; i < NX_LAYER_COUNT; i++)
+    add_labelled(out, NX__FAMILY_MEMORY_LAYER_PEAK, nx_layer_name((enum nx_layer)i), g->ledger.layers[i].peak);
+  add_single(out, NX__FAMILY_MEMORY_ACCOUNTED, g->ledger.total);
+  add_single(out, NX__FAMILY_MEMORY_UNACCOUNTED, g->memory_unaccounted_bytes);
   add_reading(out, NX__FAMILY_MEMORY_LIMIT, g->memory_limit_bytes);
   add_single(out, NX__FAMILY_MEMORY_BUDGET, g->ledger.budget);
   add_reading(out, NX__FAMILY_MEMORY_WORKING_SET, g->memory_working_set_bytes);
@@ -112,6 +117,10 @@ static void add_memory(struct nx_buf *out, const struct nx_metrics_gauges *g, co
     nx_buf_printf(out, "%s %llu.%04llu\n", families[NX__FAMILY_MEMORY_PRESSURE].name,
                   (unsigned long long)(bp / 10000), (unsigned long long)(bp % 10000));
   }
+  nx__metrics_add_family(out, NX__FAMILY_GOVERNOR_STATE);
+  for (int i = 0; i < NX_GOVERNOR_STATE_COUNT; i++)
+    add_labelled(out, NX__FAMILY_GOVERNOR_STATE, nx_governor_state_name((enum nx_governor_state)i),
+                 i == (int)g->governor_state);
   nx__metrics_add_family(out, NX__FAMILY_MEMORY_REFUSALS);
   for (int i = 0; i < NX_LAYER_COUNT; i++)
     add_labelled(out, NX__FAMILY_MEMORY_REFUSALS, nx_layer_name((enum nx_layer)i), g->ledger.layers[i].refusals);

@@ -3,13 +3,14 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 
 struct nx_slot {
   struct nx_instance *instance;
-  size_t charged_bytes;
+  uint64_t charged_bytes; /* of an idle one: resident pages */
   uint64_t idle_since_ns;
   uint64_t last_thread; /* its caches are warm, and its fault count tells which pages are private (sandbox/instance.c) */
   bool active, trimmed;
@@ -19,13 +20,16 @@ struct nx_slot {
 struct nx_pool {
   pthread_mutex_t mutex; /* guards everything below but the contents of active slots */
   pthread_cond_t trimmed;
-  struct nx_ledger *ledger;
+  struct nx_governor *governor;
+  uint64_t lease_bytes;
   struct nx_slot *slots;    /* max_instances of them; absent ones have no instance */
   struct nx_slot *idle;
-  unsigned max, created, active, trimming;
+  unsigned max, created, trimming;
+  _Atomic unsigned active; /* read without the mutex too */
 };
 
-int nx_pool_create(struct nx_pool **out, unsigned max_instances, struct nx_ledger *ledger, struct nx_error *err) {
+int nx_pool_create(struct nx_pool **out, unsigned max_instances, uint64_t lease_bytes, struct nx_governor *governor,
+                   struct nx_error *err) {
   struct nx_pool *pool = calloc(1, sizeof *pool);
   if (pool) pool->slots = calloc(max_instances, sizeof *pool->slots);
   if (!pool || !pool->slots) {
@@ -34,7 +38,8 @@ int nx_pool_create(struct nx_pool **out, unsigned max_instances, struct nx_ledge
   }
   pthread_mutex_init(&pool->mutex, NULL);
   pthread_cond_init(&pool->trimmed, NULL);
-  pool->ledger = ledger;
+  pool->governor = governor;
+  pool->lease_bytes = lease_bytes;
   pool->max = max_instances;
   *out = pool;
   return 0;
@@ -44,7 +49,7 @@ void nx_pool_destroy(struct nx_pool *pool) {
   if (!pool) return;
   assert(pool->active == 0);
   for (unsigned i = 0; i < pool->max; i++) {
-    nx_ledger_release(pool->ledger, NX_LAYER_INSTANCES, pool->slots[i].charged_bytes);
+    nx_governor_release(pool->governor, NX_LAYER_INSTANCES, pool->slots[i].charged_bytes);
     nx_instance_destroy(pool->slots[i].instance);
   }
   pthread_cond_destroy(&pool->trimmed);
@@ -113,20 +118,40 @@ static void put_slot(struct nx_pool *pool, struct nx_slot *slot) {
   pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Moves the charge of a slot to `bytes`; only more can be refused. */
-static bool recharge(struct nx_pool *pool, struct nx_slot *slot, size_t bytes) {
-  if (bytes > slot->charged_bytes) {
-    if (!nx_ledger_charge(pool->ledger, NX_LAYER_INSTANCES, bytes - slot->charged_bytes)) return false;
-  } else {
-    nx_ledger_release(pool->ledger, NX_LAYER_INSTANCES, slot->charged_bytes - bytes);
-  }
-  slot->charged_bytes = bytes;
+/* ---- Reservations --------------------------------------------------------------------------------------------------- */
+
+uint64_t nx_pool_reservation_bytes(const struct nx_pool *pool, uint64_t memory_bytes) {
+  return memory_bytes + pool->lease_bytes;
+}
+
+bool nx_pool_try_reserve(struct nx_pool *pool, struct nx_reservation *reservation, uint64_t bytes,
+                         enum nx_demand demand) {
+  if (bytes <= reservation->bytes) return true;
+  if (!nx_governor_try_charge(pool->governor, NX_LAYER_INSTANCES, bytes - reservation->bytes, demand)) return false;
+  reservation->bytes = bytes;
   return true;
 }
 
-static int prepare(struct nx_pool *pool, struct nx_slot *slot, struct nx_image *image, struct nx_error *err) {
-  if (!recharge(pool, slot, image->memory_bytes))
-    return nx_error_set(err, NX_ERR_OVERLOADED, "the memory budget has no room for another instance");
+void nx_pool_unreserve(struct nx_pool *pool, struct nx_reservation *reservation) {
+  nx_governor_release(pool->governor, NX_LAYER_INSTANCES, reservation->bytes);
+  *reservation = (struct nx_reservation){0};
+}
+
+/* Uses `bytes` of the reservation, raising it when it is too small. */
+static bool take_reserved(struct nx_pool *pool, struct nx_reservation *reservation, uint64_t bytes,
+                          enum nx_demand demand) {
+  uint64_t used = reservation->used + bytes;
+  if (used > reservation->bytes) {
+    if (!nx_governor_charge(pool->governor, NX_LAYER_INSTANCES, used - reservation->bytes, demand)) return false;
+    reservation->bytes = used;
+  }
+  reservation->used = used;
+  return true;
+}
+
+/* ---- Leases --------------------------------------------------------------------------------------------------------- */
+
+static int prepare(struct nx_slot *slot, struct nx_image *image, struct nx_error *err) {
   if (!slot->instance && nx_instance_create(&slot->instance, err)) return -(int)err->code;
   int status = nx_instance_show(slot->instance, image, err);
   if (status) {
@@ -136,31 +161,54 @@ static int prepare(struct nx_pool *pool, struct nx_slot *slot, struct nx_image *
   return status;
 }
 
-int nx_pool_acquire(struct nx_pool *pool, struct nx_image *image, struct nx_lease *out, struct nx_error *err) {
+/* What the slot has resident moves between its own charge and the reservation: no question to the ledger, so that giving
+ * back cannot fail. */
+static void move_charge(uint64_t *from, uint64_t *to, uint64_t bytes) {
+  *from -= bytes;
+  *to += bytes;
+}
+
+static void settle_charge(struct nx_slot *slot, struct nx_reservation *reservation) {
+  uint64_t resident = slot->instance ? nx_instance_resident_bytes(slot->instance) : 0;
+  move_charge(&reservation->bytes, &slot->charged_bytes, resident < reservation->bytes ? resident : reservation->bytes);
+  reservation->used = 0;
+}
+
+int nx_pool_acquire(struct nx_pool *pool, struct nx_image *image, struct nx_reservation *reservation,
+                    struct nx_lease *out, struct nx_error *err) {
   struct nx_slot *slot = take_slot(pool, image);
   if (!slot) return nx_error_set(err, NX_ERR_OVERLOADED, "all %u instances are in use", pool->max);
-  int status = prepare(pool, slot, image, err);
+  move_charge(&slot->charged_bytes, &reservation->bytes, slot->charged_bytes);
+  int status = 0;
+  if (!take_reserved(pool, reservation, nx_pool_reservation_bytes(pool, image->memory_bytes), NX_DEMAND_WORK))
+    status = nx_error_set(err, NX_ERR_OVERLOADED, "the memory budget has no room for another instance");
+  if (!status) status = prepare(slot, image, err);
   if (status) {
-    recharge(pool, slot, slot->instance ? nx_instance_resident_bytes(slot->instance) : 0);
+    settle_charge(slot, reservation);
     put_slot(pool, slot);
     return status;
   }
-  *out = (struct nx_lease){.instance = slot->instance, ._slot = slot};
+  *out = (struct nx_lease){.instance = slot->instance, .reservation = reservation, ._pool = pool, ._slot = slot};
   return 0;
 }
 
-void nx_pool_release(struct nx_pool *pool, struct nx_lease *lease) {
+void nx_pool_release(struct nx_lease *lease) {
   struct nx_slot *slot = lease->_slot;
-  slot->charged_bytes += nx_instance_reset(slot->instance); /* nx_pool_grant charged the growth */
-  recharge(pool, slot, nx_instance_resident_bytes(slot->instance));
+  nx_instance_reset(slot->instance);
+  settle_charge(slot, lease->reservation);
   slot->idle_since_ns = nx_clock_ns();
   slot->last_thread = nx_sandbox_thread_serial();
   slot->trimmed = false;
-  put_slot(pool, slot);
+  put_slot(lease->_pool, slot);
 }
 
-bool nx_pool_grant(void *pool, size_t bytes) {
-  return nx_ledger_charge(((struct nx_pool *)pool)->ledger, NX_LAYER_INSTANCES, bytes);
+bool nx_pool_grant(void *opaque, size_t bytes) {
+  struct nx_lease *lease = opaque;
+  struct nx_pool *pool = lease->_pool;
+  /* A budget that was lowered below what is charged takes back even what was promised. */
+  if (!nx_governor_is_within_budget(pool->governor)) return false;
+  bool alone = atomic_load_explicit(&pool->active, memory_order_relaxed) == 1;
+  return take_reserved(pool, lease->reservation, bytes, alone ? NX_DEMAND_WORK : NX_DEMAND_GROWTH);
 }
 
 /* ---- Giving back ---------------------------------------------------------------------------------------------------- */
@@ -190,19 +238,17 @@ static void put_trimmed(struct nx_pool *pool, struct nx_slot *slot) {
   pthread_mutex_unlock(&pool->mutex);
 }
 
-size_t nx_pool_trim(struct nx_pool *pool, uint64_t idle_since_ns) {
+size_t nx_pool_trim(struct nx_pool *pool, uint64_t idle_since_ns, uint64_t want_bytes, uint64_t deadline_ns) {
   size_t bytes = 0;
-  for (struct nx_slot *slot; (slot = take_due(pool, idle_since_ns));) {
+  struct nx_slot *slot;
+  while (bytes < want_bytes && nx_clock_ns() < deadline_ns && (slot = take_due(pool, idle_since_ns))) {
     bytes += nx_instance_trim(slot->instance);
-    recharge(pool, slot, nx_instance_resident_bytes(slot->instance));
+    uint64_t resident = nx_instance_resident_bytes(slot->instance);
+    if (resident < slot->charged_bytes) {
+      nx_governor_release(pool->governor, NX_LAYER_INSTANCES, slot->charged_bytes - resident);
+      slot->charged_bytes = resident;
+    }
     put_trimmed(pool, slot);
   }
   return bytes;
-}
-
-void nx_pool_read_stats(struct nx_pool *pool, struct nx_pool_stats *out) {
-  pthread_mutex_lock(&pool->mutex);
-  *out = (struct nx_pool_stats){.max = pool->max, .active = pool->active, .idle = pool->created - pool->active};
-  pthread_mutex_unlock(&pool->mutex);
-  out->memory_bytes = nx_ledger_current(pool->ledger, NX_LAYER_INSTANCES);
 }

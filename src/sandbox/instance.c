@@ -452,7 +452,8 @@ static void clear_dead_stack(struct nx_instance *instance, const struct nx_page_
     memset(page_at(instance, pages->index[i]), 0, NX_PAGE_BYTES);
 }
 
-int nx_instance_capture(struct nx_instance *instance, struct nx_image **out, struct nx_error *err) {
+int nx_instance_capture(struct nx_instance *instance, struct nx_account *account, struct nx_image **out,
+                        struct nx_error *err) {
   wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
   struct nx_guest_globals globals = {.stack_pointer = nx_wasm_stack_pointer(instance->wasm)};
   if (globals.stack_pointer != nx__sandbox.base->globals.stack_pointer)
@@ -463,8 +464,8 @@ int nx_instance_capture(struct nx_instance *instance, struct nx_image **out, str
   int status = find_candidates(instance, &candidates, err);
   if (!status) {
     clear_dead_stack(instance, &candidates, globals.stack_pointer);
-    status = nx_image_create_delta(out, nx__sandbox.base, memory->data, (uint32_t)memory->size, candidates.index,
-                                   candidates.count, globals, err);
+    status = nx_image_create_delta(out, nx__sandbox.base, account, memory->data, (uint32_t)memory->size,
+                                   candidates.index, candidates.count, globals, err);
   }
   nx_page_list_deinit(&candidates);
   if (!status && (*out)->page_count > NX_IMAGE_MAX_BYTES / NX_PAGE_BYTES) {

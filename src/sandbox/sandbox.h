@@ -91,6 +91,7 @@ struct nx_guest_result {
   const char *trap;          /* static text, for NX_GUEST_TRAPPED */
   bool memory_refused;       /* a grant of memory was refused for this call's own limit */
   bool budget_refused;       /* … or by the shared budget */
+  uint64_t refused_bytes;    /* how much the largest refused grant was for */
   bool was_slow;             /* nx_sandbox_watch counted it */
   uint32_t memory_peak_bytes;/* size of linear memory when it ended: it never shrinks within a call */
   uint32_t heap_bytes;       /* of the guest's engine when it ended; the guest's word */
@@ -136,10 +137,11 @@ struct nx_text {
 /* Compiles a handler and runs its top level. Only while the base image is shown. */
 struct nx_guest_result nx_instance_compile(struct nx_instance *instance, const struct nx_guest_call *call,
                                            struct nx_text source);
-/* The memory as a delta over the base image; only after a compile that returned NX_STATUS_DONE. NX_ERR_TOO_LARGE past
+/* The memory as a delta over the base image, charged to `account`; only after a compile that returned NX_STATUS_DONE. NX_ERR_TOO_LARGE past
  * NX_IMAGE_MAX_BYTES: a top level must not use handlers as a store. */
 #define NX_IMAGE_MAX_BYTES (8u << 20)
-int nx_instance_capture(struct nx_instance *instance, struct nx_image **out, struct nx_error *err);
+int nx_instance_capture(struct nx_instance *instance, struct nx_account *account, struct nx_image **out,
+                        struct nx_error *err);
 /* One execution of the handler shown. All three texts are valid JSON, checked by the caller. */
 struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const struct nx_guest_call *call,
                                           struct nx_text args, struct nx_text state, struct nx_text scope);

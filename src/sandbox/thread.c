@@ -159,6 +159,7 @@ int nx_sandbox_thread_enter(struct nx_error *err) {
     status = nx_error_sys(err, "cannot set the signal stack");
     goto unmap_stack;
   }
+  nx__stack_mark_set(&self->stack_mark, self->stack_low);
   self->tid = (int)syscall(SYS_gettid);
   self->spent = getpriority(PRIO_PROCESS, 0) > normal_nice; /* inherited from a spent one */
   pthread_getcpuclockid(pthread_self(), &self->cpu_clock);
@@ -257,6 +258,7 @@ static void begin(struct nx_guest_thread *self, const wasm_rt_memory_t *memory, 
   self->frozen_random = 0;
   self->trap = NULL;
   self->memory_refused = self->budget_refused = false;
+  self->refused_bytes = 0;
   self->began_ns = nx_clock_ns();
   atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
   atomic_store_explicit(&self->deadline_ns, call->deadline_ns, memory_order_relaxed);
@@ -291,7 +293,9 @@ struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_r
   result.duration_ns = nx_clock_ns() - self->began_ns;
   result.memory_refused = self->memory_refused;
   result.budget_refused = self->budget_refused;
+  result.refused_bytes = self->refused_bytes;
   result.was_slow = finish(self);
+  nx__stack_mark_check(&self->stack_mark);
   return result;
 }
 

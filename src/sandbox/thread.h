@@ -22,6 +22,7 @@
 #include <time.h>
 
 #include "sandbox/sandbox.h"
+#include "sandbox/stack_mark.h"
 #include "sandbox/wasm-rt.h"
 
 /* Native stack that must be free when host code is entered from the guest. */
@@ -35,6 +36,7 @@ struct nx_guest_thread {
   enum nx_guest_end end;            /* why it jumped */
   const char *trap;
   bool memory_refused, budget_refused;
+  uint64_t refused_bytes;           /* of the largest refused grant */
   const wasm_rt_memory_t *memory;   /* of the instance inside; NULL outside */
   const struct nx_guest_call *call;
   uintptr_t stack_low;              /* lowest usable address of the native stack; the guard lies below */
@@ -42,6 +44,7 @@ struct nx_guest_thread {
   uint64_t began_ns;
   uint64_t serial;                  /* of threads: never reused */
   uint32_t frozen_random;           /* position in the fixed sequence, for calls with `frozen` */
+  struct nx__stack_mark stack_mark;
   void *signal_stack;
 
   /* Synchronization: atomics, shared with the watchdog. run: 0 outside, else NX_RUN_STEP × execution number, and what

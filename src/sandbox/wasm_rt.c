@@ -60,6 +60,7 @@ uint32_t wasm_rt_grow_memory(wasm_rt_memory_t *memory, uint32_t delta_pages) {
     memory->size += bytes;
     result = old_pages;
   }
+  if (result == UINT32_MAX && bytes > self->refused_bytes) self->refused_bytes = bytes;
   nx__thread_host_end(self);
   return result;
 }

@@ -38,11 +38,15 @@ def test_health_fields(server):
     assert health["status"] == "healthy" and health["reasons"] == [] and health["version"] and health["uptimeSeconds"] >= 0
     assert health["instances"] == {"max": 8, "active": 0, "available": 8, "suspended": 0}
     memory = health["memory"]
-    assert set(memory) == {"totalMemoryBytes", "limitBytes", "budgetBytes", "peakBytes", "workingSetBytes", "pressure", "layers"}
+    assert set(memory) == {"totalMemoryBytes", "limitBytes", "budgetBytes", "peakBytes", "accountedBytes", "unaccountedBytes",
+                           "governor", "workingSetBytes", "pressure", "layers", "layerPeaks"}
+    assert memory["governor"] == "normal" and memory["unaccountedBytes"] == 0
+    assert all(memory["layerPeaks"][layer] >= memory["layers"][layer] for layer in LAYERS)
     assert memory["limitBytes"] == 1 << 30 and memory["budgetBytes"] // 100 == (1 << 30) * 90 // 10000
     assert set(memory["layers"]) == LAYERS
     assert memory["layers"]["instances"] == memory["totalMemoryBytes"] <= memory["peakBytes"]
-    assert all(value >= 0 for value in memory["layers"].values())
+    assert memory["accountedBytes"] >= max(memory["layers"].values())
+    assert memory["layers"]["process"] > 1 << 20 and memory["layers"]["kernel"] > 0 and memory["layers"]["http"] > 64 << 10
     assert memory["pressure"] is None or 0 <= memory["pressure"] <= 1
 
 

@@ -22,6 +22,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "counting_account.h"
 #include "handler/handler.h"
 #include "image/image.h"
 
@@ -119,6 +120,8 @@ static inline int base_teardown(void **state) {
   return 0;
 }
 
+static struct counting_account handler_account = COUNTING_ACCOUNT;
+
 /* A delta whose pages are all filled from `seed`. */
 static inline struct nx_image *make_image(uint32_t seed, uint32_t pages) {
   uint8_t *memory = calloc(1, MEMORY_BYTES);
@@ -134,7 +137,7 @@ static inline struct nx_image *make_image(uint32_t seed, uint32_t pages) {
   struct nx_image *image = NULL;
   struct nx_guest_globals globals = {.stack_pointer = 65536 - seed % 16};
   assert_int_equal(
-    nx_image_create_delta(&image, base_image, memory, MEMORY_BYTES, candidates, pages, globals, NULL), 0);
+    nx_image_create_delta(&image, base_image, &handler_account.as_account, memory, MEMORY_BYTES, candidates, pages, globals, NULL), 0);
   free(memory);
   return image;
 }

@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "counting_account.h"
 #include "http/server.h"
 
 #ifdef __SANITIZE_THREAD__
@@ -185,6 +186,7 @@ static inline unsigned unpark(struct app *app) {
 /* --- starting and stopping ----------------------------------------------------------------------------------- */
 
 static struct app *app;
+static struct counting_account http_buffers = COUNTING_ACCOUNT, http_sockets = COUNTING_ACCOUNT;
 
 static inline struct nx_http_options defaults(void) {
   return (struct nx_http_options){
@@ -200,6 +202,8 @@ static inline struct nx_http_options defaults(void) {
     .max_threads = 8,
     .thread_stack_bytes = 256 * KIB,
     .socket_buffer_bytes = 64 * KIB,
+    .buffers = &http_buffers.as_account,
+    .sockets = &http_sockets.as_account,
   };
 }
 
@@ -228,6 +232,8 @@ static inline void stop(void) {
   nx_http_server_drain(app->server);
   nx_http_server_destroy(app->server);
   assert_int_equal(atomic_load(&app->threads), 0);
+  assert_int_equal(http_buffers.charged, 0);
+  assert_int_equal(http_sockets.charged, 0);
   pthread_mutex_destroy(&app->lock);
   free(app);
 }

@@ -88,7 +88,7 @@ static struct nx_image *world_load(struct world *world, const char *source) {
   call.frozen = true;
   struct nx_guest_result result = nx_instance_compile(world->instance, &call, text_of(source));
   bool compiled = result.end == NX_GUEST_RETURNED && result.status == NX_STATUS_DONE;
-  if (compiled && nx_instance_capture(world->instance, &image, &err)) fail_msg("%s", err.text);
+  if (compiled && nx_instance_capture(world->instance, NULL, &image, &err)) fail_msg("%s", err.text);
   nx_instance_reset(world->instance);
   assert_int_equal(nx_instance_verify(world->instance), 0);
   if (compiled && nx_instance_show(world->instance, image, &err)) fail_msg("%s", err.text);

@@ -22,7 +22,14 @@ static struct nx_config config;
 static struct nx_ledger *ledger;
 static struct nx_registry *registry;
 static struct nx_exec *exec;
+static struct nx_governor *governor;
 static uint64_t idle_floor;
+
+static _Atomic int wakes;
+static void count_wake(void *unused) {
+  (void)unused;
+  wakes++;
+}
 
 static int set_up(void **state) {
   (void)state;
@@ -38,19 +45,24 @@ static int set_up(void **state) {
   assert_int_equal(nx_sandbox_init(NX_RESET_AUTO, &boot, &err), 0);
   ledger = aligned_alloc(64, sizeof *ledger);
   memset(ledger, 0, sizeof *ledger);
-  nx_ledger_set_budget(ledger, config.budget_bytes);
   struct nx_registry_opts opts = {.cache_max_bytes = 8 << 20, .cache_max_count = 10};
   assert_int_equal(nx_registry_create(&registry, &opts, &err), 0);
-  struct nx_exec_options options = {.config = &config, .ledger = ledger, .registry = registry};
+  const struct nx_governor_options memory = {
+    .ledger = ledger, .limit_bytes = config.limit_bytes, .reserve_percent = config.memory_reserve_percent};
+  assert_int_equal(nx_governor_create(&governor, &memory, &err), 0);
+  struct nx_exec_options options = {.config = &config, .ledger = ledger, .governor = governor, .registry = registry};
+  struct nx_exec_hooks hooks = {.wake = count_wake};
   assert_int_equal(nx_exec_create(&exec, &options, &err), 0);
+  assert_int_equal(nx_exec_start(exec, &hooks, &err), 0);
   return nx_sandbox_thread_enter(&err);
 }
 
 static int tear_down(void **state) {
   (void)state;
   nx_exec_destroy(exec);
-  for (unsigned i = 0; i < NX_LAYER_COUNT; i++) assert_int_equal(nx_ledger_current(ledger, (enum nx_layer)i), 0);
   nx_registry_destroy(registry);
+  for (unsigned i = 0; i < NX_LAYER_COUNT; i++) assert_int_equal(nx_ledger_current(ledger, (enum nx_layer)i), 0);
+  nx_governor_destroy(governor);
   nx_sandbox_thread_leave();
   nx_sandbox_deinit();
   free(ledger);
@@ -226,17 +238,10 @@ static void queue_is_bounded_and_in_order(void **state) {
   for (size_t i = 0; i < 6; i++) nx_job_deinit(&jobs[i]);
 }
 
-static _Atomic int wakes;
-static void count_wake(void *unused) {
-  (void)unused;
-  wakes++;
-}
-
 static void who_waits_too_long_is_told(void **state) {
   (void)state;
   struct nx_job jobs[3];
-  struct nx_exec_hooks hooks = {.wake = count_wake};
-  nx_exec_set_hooks(exec, &hooks);
+  wakes = 0;
   for (size_t i = 0; i < 3; i++) {
     jobs[i] = make_job("return 1");
     nx_exec_submit(exec, &jobs[i]);
@@ -252,7 +257,6 @@ static void who_waits_too_long_is_told(void **state) {
   assert_true(nx_clock_ns() - began >= 200 * NX_NS_PER_MS);
   nx_exec_run(exec, &jobs[0]);
   nx_exec_run(exec, &jobs[1]);
-  nx_exec_set_hooks(exec, &(struct nx_exec_hooks){0});
   for (size_t i = 0; i < 3; i++) nx_job_deinit(&jobs[i]);
 }
 
@@ -280,37 +284,77 @@ static void work_that_is_no_request_waits(void **state) {
   nx_job_deinit(&waiting);
 }
 
+static void trim(void) {
+  uint64_t freed = 0;
+  assert_int_equal(nx_exec_reclaim_instances(exec, UINT64_MAX, UINT64_MAX, &freed), NX_RECLAIM_NOTHING);
+}
+
 /* The ledger is back at its floor after whatever happened: every charge is returned exactly once. */
 static void memory_is_returned(void **state) {
   (void)state;
   static const char *const sources[] = {
     "return new Uint8Array(20000000).length", "const a = []; for (;;) a.push({})", "return 1", "let x = ;", "null.x",
   };
-  nx_exec_trim(exec);
+  trim();
   idle_floor = nx_ledger_current(ledger, NX_LAYER_INSTANCES);
   for (int round = 0; round < 40; round++) {
     struct nx_job job = make_job(sources[(size_t)round % (sizeof sources / sizeof *sources)]);
     run_here(&job);
     nx_job_deinit(&job);
   }
-  nx_exec_trim(exec);
+  trim();
   assert_true(nx_ledger_current(ledger, NX_LAYER_INSTANCES) <= idle_floor + (1u << 20));
 }
 
-static void without_budget_jobs_are_refused(void **state) {
+static struct nx_job *wait_for_next(void) {
+  struct nx_job *job = NULL;
+  for (int i = 0; !job && i < 5000; i++) {
+    job = nx_exec_next(exec);
+    usleep(1000);
+  }
+  assert_non_null(job);
+  return job;
+}
+
+static void without_budget_jobs_wait_and_are_refused(void **state) {
   (void)state;
   nx_ledger_set_budget(ledger, 0);
   struct nx_job job = make_job("return 'no room'");
-  run_here(&job);
+  assert_int_equal(nx_exec_submit(exec, &job), NX_JOB_QUEUED);
+  assert_ptr_equal(wait_for_next(), &job);
+  assert_int_equal(job.state, NX_JOB_EXPIRED);
   assert_int_equal(job.refusal.code, NX_ERR_OVERLOADED);
+  assert_string_equal(job.refused.layer, "container");
+  assert_int_equal(job.refused.limit_bytes, 0);
+  assert_true(job.refused.requested_bytes > 1u << 20);
   nx_job_deinit(&job);
-  nx_ledger_set_budget(ledger, nx_ledger_total(ledger) + (6u << 20));
-  job = make_job("return new Uint8Array(20000000).length"); /* admitted, then refused growth */
+}
+
+static void what_fits_later_runs_later(void **state) {
+  (void)state;
+  nx_ledger_set_budget(ledger, 0);
+  struct nx_job job = make_job("return 'patience'");
+  assert_int_equal(nx_exec_submit(exec, &job), NX_JOB_QUEUED);
+  assert_null(nx_exec_next(exec));
+  nx_ledger_set_budget(ledger, config.budget_bytes);
+  assert_ptr_equal(wait_for_next(), &job);
+  assert_int_equal(job.state, NX_JOB_ADMITTED);
+  nx_exec_run(exec, &job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+  nx_job_deinit(&job);
+}
+
+static void growth_past_the_budget_is_refused(void **state) {
+  (void)state;
+  nx_ledger_set_budget(ledger, nx_ledger_total(ledger) + (30u << 20)); /* 16 of them are kept for serving */
+  struct nx_job job = make_job("return new Uint8Array(24000000).length");
   run_here(&job);
   assert_int_equal(job.execution.outcome, NX_OUTCOME_RESOURCE_LIMIT);
+  assert_string_equal(job.refused.layer, "container");
+  assert_in_range(job.refused.requested_bytes, 1u << 20, 24u << 20);
   nx_job_deinit(&job);
   nx_ledger_set_budget(ledger, config.budget_bytes);
-  job = make_job("return 1");
+  job = make_job("return new Uint8Array(24000000).length");
   run_here(&job);
   assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
   nx_job_deinit(&job);
@@ -322,7 +366,9 @@ int main(void) {
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
     cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
-    cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_are_refused),
+    cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_wait_and_are_refused),
+    cmocka_unit_test(what_fits_later_runs_later),
+    cmocka_unit_test(growth_past_the_budget_is_refused),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -59,7 +59,7 @@ static struct nx_image *make_delta(struct nx_image *base, uint8_t *memory) {
   memory[3 * NX_PAGE_BYTES + 17] = 99;
   memset(memory + 4 * NX_PAGE_BYTES, 1, NX_PAGE_BYTES);
   memset(memory + 70 * NX_PAGE_BYTES, 2, NX_PAGE_BYTES);
-  if (nx_image_create_delta(&delta, base, memory, DELTA_BYTES, candidates, 6, globals, &err)) fail_msg("%s", err.text);
+  if (nx_image_create_delta(&delta, base, NULL, memory, DELTA_BYTES, candidates, 6, globals, &err)) fail_msg("%s", err.text);
   return delta;
 }
 
@@ -85,7 +85,7 @@ static void bytes_come_back(void **state) {
   struct nx_error err;
   NX_BUF_AUTO bytes = {0};
   nx_image_encode(delta, &bytes);
-  assert_int_equal(nx_image_decode(&again, base, (uint8_t *)bytes.data, bytes.len, &err), 0);
+  assert_int_equal(nx_image_decode(&again, base, NULL, (uint8_t *)bytes.data, bytes.len, &err), 0);
   assert_memory_equal(again->hash, delta->hash, NX_HASH_BYTES);
   assert_int_equal(again->memory_bytes, DELTA_BYTES);
   for (uint32_t i = 0; i < DELTA_BYTES / NX_PAGE_BYTES; i++)
@@ -106,15 +106,15 @@ static void damaged_bytes_are_refused(void **state) {
   for (size_t i = 0; i < bytes.len; i += i < 200 ? 1 : 97) {
     memcpy(copy, bytes.data, bytes.len);
     copy[i] ^= 0x40;
-    assert_int_not_equal(nx_image_decode(&out, base, copy, bytes.len, NULL), 0);
+    assert_int_not_equal(nx_image_decode(&out, base, NULL, copy, bytes.len, NULL), 0);
   }
   memcpy(copy, bytes.data, bytes.len);
   for (size_t size = 0; size < bytes.len; size += size < 200 ? 1 : 251)
-    assert_int_not_equal(nx_image_decode(&out, base, copy, size, NULL), 0);
-  assert_int_not_equal(nx_image_decode(&out, base, copy, bytes.len + 1, NULL), 0);
+    assert_int_not_equal(nx_image_decode(&out, base, NULL, copy, size, NULL), 0);
+  assert_int_not_equal(nx_image_decode(&out, base, NULL, copy, bytes.len + 1, NULL), 0);
   memory[0] = 1;
   struct nx_image *other = make_base(memory);
-  assert_int_not_equal(nx_image_decode(&out, other, copy, bytes.len, NULL), 0);
+  assert_int_not_equal(nx_image_decode(&out, other, NULL, copy, bytes.len, NULL), 0);
   free(copy);
   nx_image_release(other);
   nx_image_release(delta);

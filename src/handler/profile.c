@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "handler/profile.h"
+
+#include "base/clock.h"
+
+/* The growth of an execution that nothing is known of, and of one that is believed to be small. */
+#define UNKNOWN_PART 4u
+#define TRUSTED_BYTES (1u << 20)
+/* Bytes of linear memory for a byte of JSON: the text, and for values as short as "0," an element of an array that grew
+ * by half when it was full. */
+#define INPUT_FACTOR 12u
+/* No accident of a busy machine. */
+#define VERY_SLOW_NS (100 * NX_NS_PER_MS)
+/* A peak that is not reached again fades by an eighth each time. */
+#define FADE_PART 8u
+
+static uint32_t load(const _Atomic uint32_t *value) { return atomic_load_explicit(value, memory_order_relaxed); }
+static int score(const struct nx_profile *profile) {
+  return atomic_load_explicit(&profile->score, memory_order_relaxed);
+}
+
+void nx_profile_init(struct nx_profile *profile) { *profile = (struct nx_profile){.score = NX_PROFILE_TRIAL}; }
+
+void nx_profile_trust(struct nx_profile *profile) {
+  int now = score(profile);
+  if (now >= NX_PROFILE_TRUSTED || now < NX_PROFILE_TRIAL) return;
+  atomic_compare_exchange_strong_explicit(&profile->score, &now, NX_PROFILE_TRUSTED, memory_order_relaxed,
+                                          memory_order_relaxed);
+}
+
+static void fade_peak(struct nx_profile *profile, uint32_t peak_bytes) {
+  uint32_t before = load(&profile->peak_bytes);
+  if (before == peak_bytes) return;
+  uint32_t after = peak_bytes > before ? peak_bytes : before - (before - peak_bytes) / FADE_PART;
+  atomic_store_explicit(&profile->peak_bytes, after, memory_order_relaxed);
+}
+
+void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes, uint32_t peak_bytes,
+                       uint64_t slow_ns) {
+  if (input_bytes > NX_PROFILE_MUCH_INPUT_BYTES) return;
+  fade_peak(profile, peak_bytes);
+  int before = score(profile), after = before + 1;
+  if (slow_ns) after = before - NX_PROFILE_SLOW_COSTS;
+  if (slow_ns > VERY_SLOW_NS || peak_bytes > image_bytes + NX_PROFILE_SMALL_BYTES) after = NX_PROFILE_WORST;
+  if (after < NX_PROFILE_WORST) after = NX_PROFILE_WORST;
+  if (after > NX_PROFILE_BEST) after = NX_PROFILE_BEST;
+  if (after != before) atomic_store_explicit(&profile->score, after, memory_order_relaxed);
+}
+
+bool nx_profile_is_light(const struct nx_profile *profile, uint64_t input_bytes) {
+  return score(profile) >= 0 && input_bytes <= NX_PROFILE_MUCH_INPUT_BYTES;
+}
+
+uint32_t nx_profile_expected_bytes(const struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes,
+                                   uint32_t limit_bytes) {
+  if (limit_bytes <= image_bytes) return image_bytes;
+  uint64_t expected = load(&profile->peak_bytes), room = limit_bytes - image_bytes;
+  if (expected < image_bytes) { /* never ran, or ran with another image */
+    uint64_t growth = room / UNKNOWN_PART;
+    if (score(profile) >= 0 && growth > TRUSTED_BYTES) growth = TRUSTED_BYTES;
+    expected = image_bytes + growth;
+  }
+  if (input_bytes > NX_PROFILE_MUCH_INPUT_BYTES) expected += INPUT_FACTOR * input_bytes;
+  return expected < limit_bytes ? (uint32_t)expected : limit_bytes;
+}

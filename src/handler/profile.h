@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is remembered of a handler's executions, to say before the next one how much memory to set aside for it and
+ * whether it will be short and small ("light").
+ *
+ * Light handlers are let through when others hold everything, so the word is not given lightly. A score says it: one up
+ * for each execution that is short and small, far down for each that is not. Code that came with a request begins below
+ * zero and has to prove itself; a registered handler is believed at first. One that was slow once on a busy machine is
+ * forgiven; one that ran for long, or grew, is not for NX_PROFILE_WORST executions.
+ *
+ * Ownership: a part of struct nx_handler. Threads: any. Synchronization: relaxed atomics; of two executions that end at
+ * once one may be forgotten. */
+#ifndef NX_HANDLER_PROFILE_H
+#define NX_HANDLER_PROFILE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define NX_PROFILE_TRIAL (-4)
+#define NX_PROFILE_TRUSTED 8
+#define NX_PROFILE_BEST 16
+#define NX_PROFILE_WORST (-32)
+#define NX_PROFILE_SLOW_COSTS 8
+/* Input from which on an execution is judged by that. */
+#define NX_PROFILE_MUCH_INPUT_BYTES (32u << 10)
+/* Growth beyond the handler's image that still counts as small. */
+#define NX_PROFILE_SMALL_BYTES (4u << 20)
+
+struct nx_profile {
+  _Atomic uint32_t peak_bytes; /* of linear memory, recently; 0: never executed */
+  _Atomic int score;           /* light from 0 on */
+};
+
+void nx_profile_init(struct nx_profile *profile);
+/* A registered handler is light until it shows otherwise. */
+void nx_profile_trust(struct nx_profile *profile);
+/* `slow_ns`: how long it took if it was computing for long, else 0. `input_bytes`: JSON that the execution had to parse. One with much of it says little about those with little, and is
+ * not remembered. */
+void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes, uint32_t peak_bytes,
+                       uint64_t slow_ns);
+bool nx_profile_is_light(const struct nx_profile *profile, uint64_t input_bytes);
+
+/* Linear memory that the next execution is expected to reach. Of a handler that never ran: its image and a quarter of
+ * what is left to the limit; of a light one little more than its image. Much input comes on top, as the engine holds it. */
+uint32_t nx_profile_expected_bytes(const struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes,
+                                   uint32_t limit_bytes);
+
+#endif
