@@ -4,7 +4,7 @@
 #
 #   make run     build, then serve examples/handlers on port 3000
 #   make test    unit tests and tests of the server over HTTP
-#   make check   make test, and the slow parts: sanitizers, types, API fuzzing, web globals
+#   make check   make test, and the slow parts: sanitizers, types, API fuzzing, web globals, the siege
 #   make bench   figures of this machine, beside a plain Node server
 #   make build   build/nexus
 #   make docs    re-make the generated pages of docs/
@@ -18,7 +18,7 @@ export NEXUS_BUILD_CACHE := $(CACHE)
 BUILD_PACKAGES := gcc libc6-dev clang lld wasi-libc libclang-rt-14-dev-wasm32 wabt binutils git meson ninja-build pkg-config \
                   python3 python3-pip python3-venv libsodium-dev libcmocka-dev
 TEST_PACKAGES := curl prometheus
-CHECK_PACKAGES := nodejs npm
+CHECK_PACKAGES := nodejs npm podman buildah runc
 BENCH_PACKAGES := nodejs wrk
 
 # Installs the packages of the list that are missing; says so, because it takes a while.
