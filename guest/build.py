@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "deps"))
 import cache  # noqa: E402
 import fetch  # noqa: E402
 
-ENGINE = ["quickjs.c", "libregexp.c", "libunicode.c", "dtoa.c"]
-OWN = [HERE / "guest.c", HERE / "sha.c"]
+ENGINE = ["libregexp.c", "libunicode.c", "dtoa.c"]
+OWN = [HERE / "guest.c", HERE / "sha.c", HERE / "engine.c"]
 # Order matters: bootstrap.js captures the language's own functions before anything else runs.
 SCRIPTS = [HERE / "bootstrap.js", *sorted((HERE / "web").glob("*.js"))]
 WASM_RT = ROOT / "src/sandbox/wasm-rt.h"
@@ -148,7 +148,8 @@ def build(sources: pathlib.Path, work: pathlib.Path, cc: str) -> None:
 def main() -> None:
     out, cc = pathlib.Path(sys.argv[1]), sys.argv[2]
     sources = fetch.main()
-    inputs = [*OWN, HERE / "abi.h", HERE / "sha.h", __file__, WASM_RT, *SCRIPTS, *(sources / "quickjs-ng").iterdir()]
+    headers = [HERE / name for name in ("abi.h", "json.h", "sha.h")]
+    inputs = [*OWN, *headers, __file__, WASM_RT, *SCRIPTS, *(sources / "quickjs-ng").iterdir()]
     tools = [cache.version_of(tool) for tool in ("clang", "wasm-ld", "wasm2c", cc)]
     product = cache.product("guest", cache.key(inputs, *tools, *(script.name for script in SCRIPTS)),
                             lambda work: build(sources, work, cc))

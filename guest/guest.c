@@ -17,6 +17,7 @@
 #include <wasi/api.h>
 
 #include "abi.h"
+#include "json.h"
 #include "quickjs.h"
 #include "scripts.h" /* generated from bootstrap.js and web/ */
 #include "sha.h"
@@ -111,9 +112,22 @@ static void report_throw(JSValue thrown) {
   JS_FreeValue(ctx, text);
 }
 
+/* Reports a value whose JSON can be had without code of the handler's. */
+static bool report_plain(JSValueConst value) {
+  struct nx_json_text text;
+  bool written = nx_json_write(ctx, value, &text);
+  if (written) nx_host_call(NX_OP_RETURN, text.data, text.bytes, NULL, 0);
+  nx_json_free(ctx, &text);
+  return written;
+}
+
 static void report_return(JSValue value) {
   if (JS_IsUndefined(value)) {
     nx_host_call(NX_OP_RETURN, NULL, 0, NULL, 0);
+    return;
+  }
+  if (report_plain(value)) {
+    JS_FreeValue(ctx, value);
     return;
   }
   JSValue text = JS_JSONStringify(ctx, value, JS_UNDEFINED, JS_UNDEFINED);
@@ -167,7 +181,7 @@ static JSValue js_host_state(JSContext *c, JSValueConst self, int argc, JSValueC
   if (!executing) return JS_ThrowPlainError(c, "$state exists during executions only, not while the top level runs");
   if (area.call.state_bytes == NX_ABI_ABSENT) return JS_NewObject(c);
   const char *text = (const char *)(uintptr_t)area.call.input + text_span(area.call.args_bytes);
-  return JS_ParseJSON(c, text, area.call.state_bytes, "$state");
+  return nx_json_parse(c, text, area.call.state_bytes, "$state");
 }
 
 /* host.random(uint8array): fills it from the host's generator. */
@@ -557,7 +571,7 @@ EXPORT("nx_compile") int32_t nx_compile(uint32_t bytes) {
 /* Sets a `$` global from JSON; an absent one keeps the value it has in the image. */
 static bool set_global(JSValueConst global, JSAtom name, const char *text, uint32_t bytes) {
   if (bytes == NX_ABI_ABSENT) return true;
-  JSValue value = JS_ParseJSON(ctx, text, bytes, "input");
+  JSValue value = nx_json_parse(ctx, text, bytes, "input");
   return !JS_IsException(value) && JS_SetProperty(ctx, global, name, value) >= 0;
 }
 
