@@ -34,9 +34,10 @@ IMPORT("random") void nx_host_random(void *out, uint32_t bytes);
 #define HANDLER_FILE "handler.js"
 /* Frames of our own scripts; kept out of what users see by describeError in bootstrap.js. */
 #define INTERNAL_FILE "nexus:internal"
-/* A body is compiled inside this function. It begins two lines above the handler's first line, because the parser
- * takes line 0 for "not given": the lines count from -1, so that the handler's own first line is 1. */
+/* A body is compiled inside one of these functions. They begin two lines above the handler's first line, because the
+ * parser takes line 0 for "not given": the lines count from -1, so that the handler's own first line is 1. */
 #define BODY_OPEN "(async function handler() {\n\n"
+#define PLAIN_BODY_OPEN "(function handler() {\n\n" /* see may_be_plain */
 #define BODY_OPEN_LINE (-1)
 #define BODY_CLOSE "\n})"
 
@@ -49,10 +50,10 @@ static struct {
 static JSRuntime *rt;
 static JSContext *ctx;
 static JSValue handler = JS_UNDEFINED;  /* the function an execution calls */
-static bool handler_takes_args;         /* a module's default export is called with (args, ctx) */
+static enum { ASYNC_BODY, PLAIN_BODY, MODULE } form; /* what it is */
 static JSValue module_ctx;              /* the second argument of a module's function */
 static JSValue describe_error;          /* bootstrap: error → JSON text */
-static JSAtom atom_args, atom_scope;
+static JSAtom atom_args, atom_scope, atom_then;
 static size_t image_heap_bytes;         /* engine heap in use when the image was made */
 static bool executing;                  /* false while images are made */
 static uint32_t open_calls;             /* extension calls without an answer */
@@ -400,6 +401,7 @@ EXPORT("nx_boot") struct nx_abi_call *nx_boot(void) {
   if (!ctx) return NULL;
   atom_args = JS_NewAtom(ctx, "$args");
   atom_scope = JS_NewAtom(ctx, "$scope");
+  atom_then = JS_NewAtom(ctx, "then");
 
   JSValue global = JS_GetGlobalObject(ctx);
   JSValue host = JS_NewObject(ctx);
@@ -452,14 +454,23 @@ static JSValue compile_module(const char *source, size_t bytes) {
   return JS_Eval(ctx, source, bytes, HANDLER_FILE, JS_EVAL_TYPE_MODULE | JS_EVAL_FLAG_COMPILE_ONLY);
 }
 
+/* Whether the body can tell an async function from a plain one, which costs less to call: it can when it awaits, when it gets
+ * hold of the function it is in (by its name, by arguments.callee), or when it may do either in ways that are not to be seen. */
+static bool may_be_plain(const char *source, size_t bytes) {
+  static const char *const words[] = {"await", "handler", "arguments", "eval", "\\u"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+    if (memmem(source, bytes, words[i], strlen(words[i]))) return false;
+  return true;
+}
+
 /* `source` is followed by a NUL and preceded by nothing usable, so the wrapper needs a copy. */
-static JSValue compile_body(const char *source, size_t bytes) {
-  size_t total = sizeof BODY_OPEN - 1 + bytes + sizeof BODY_CLOSE - 1;
+static JSValue compile_body(const char *open, const char *source, size_t bytes) {
+  size_t open_bytes = strlen(open), total = open_bytes + bytes + sizeof BODY_CLOSE - 1;
   char *text = malloc(total + 1);
   if (!text) return JS_ThrowOutOfMemory(ctx);
-  memcpy(text, BODY_OPEN, sizeof BODY_OPEN - 1);
-  memcpy(text + sizeof BODY_OPEN - 1, source, bytes);
-  memcpy(text + sizeof BODY_OPEN - 1 + bytes, BODY_CLOSE, sizeof BODY_CLOSE);
+  memcpy(text, open, open_bytes);
+  memcpy(text + open_bytes, source, bytes);
+  memcpy(text + open_bytes + bytes, BODY_CLOSE, sizeof BODY_CLOSE);
   JSEvalOptions options = {
     .version = JS_EVAL_OPTIONS_VERSION,
     .eval_flags = JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_COMPILE_ONLY,
@@ -472,14 +483,14 @@ static JSValue compile_body(const char *source, size_t bytes) {
 }
 
 /* True when the function is the whole wrapper: a body that closes it early, such as "}); (() => {", is not one. */
-static bool is_whole_body(JSValueConst fn, size_t source_bytes) {
+static bool is_whole_body(JSValueConst fn, const char *open, size_t source_bytes) {
   if (!JS_IsFunction(ctx, fn)) return false;
   JSValue text = JS_ToString(ctx, fn);
   size_t bytes = 0;
   const char *utf8 = JS_ToCStringLen(ctx, &bytes, text);
   JS_FreeCString(ctx, utf8);
   JS_FreeValue(ctx, text);
-  return bytes == sizeof BODY_OPEN - 2 + source_bytes + sizeof BODY_CLOSE - 2;
+  return bytes == strlen(open) - 1 + source_bytes + sizeof BODY_CLOSE - 2;
 }
 
 /* Line of a SyntaxError, from the first frame of its stack ("    at handler.js:LINE:COLUMN"); 0 when it has none. */
@@ -525,14 +536,16 @@ static int32_t load_module(JSValue module) {
   JSValue names = JS_GetModuleNamespace(ctx, def);
   handler = JS_GetPropertyStr(ctx, names, "default");
   JS_FreeValue(ctx, names);
-  handler_takes_args = true;
+  form = MODULE;
   return JS_IsFunction(ctx, handler) ? NX_STATUS_DONE : NX_STATUS_NO_DEFAULT;
 }
 
 /* Module or body? The engine's parser decides: import and export cannot stand in a function, so what parses as a body
  * is one. When it is neither, the reading in which the parser came further tells what is wrong. */
 static int32_t compile(const char *source, uint32_t bytes) {
-  JSValue body = compile_body(source, bytes);
+  form = may_be_plain(source, bytes) ? PLAIN_BODY : ASYNC_BODY;
+  const char *open = form == PLAIN_BODY ? PLAIN_BODY_OPEN : BODY_OPEN;
+  JSValue body = compile_body(open, source, bytes);
   if (JS_IsException(body)) {
     JSValue body_error = JS_GetException(ctx);
     JSValue module = compile_module(source, bytes);
@@ -544,11 +557,10 @@ static int32_t compile(const char *source, uint32_t bytes) {
   }
   handler = JS_EvalFunction(ctx, body);
   if (JS_IsException(handler)) return compile_failed(JS_GetException(ctx));
-  if (!is_whole_body(handler, bytes)) {
+  if (!is_whole_body(handler, open, bytes)) {
     JS_ThrowSyntaxError(ctx, "unbalanced braces: the source closes the function it is the body of");
     return compile_failed(JS_GetException(ctx));
   }
-  handler_takes_args = false;
   return NX_STATUS_DONE;
 }
 
@@ -587,7 +599,7 @@ static bool begin_call(void) {
 }
 
 static JSValue call_handler(void) {
-  if (!handler_takes_args) return JS_Call(ctx, handler, JS_UNDEFINED, 0, NULL);
+  if (form != MODULE) return JS_Call(ctx, handler, JS_UNDEFINED, 0, NULL);
   JSValue global = JS_GetGlobalObject(ctx);
   JSValue argv[2] = {JS_GetProperty(ctx, global, atom_args), module_ctx};
   JS_FreeValue(ctx, global);
@@ -631,6 +643,51 @@ static JSValue as_promise(JSValue value) {
   return promise;
 }
 
+static JSValue call_then(JSContext *c, int argc, JSValueConst *argv) {
+  (void)argc;
+  JSValue done = JS_Call(c, argv[1], argv[0], 2, argv + 2);
+  if (!JS_IsException(done)) return done;
+  JSValue error = JS_GetException(c);
+  done = JS_Call(c, argv[3], JS_UNDEFINED, 1, (JSValueConst[]){error});
+  JS_FreeValue(c, error);
+  return done;
+}
+
+/* Makes `*value` the promise that an async function which returned it would settle with it, when that is to be seen: when the
+ * value has a `then`. Returns whether it is such a promise, -1 for an exception. */
+static int adopt_thenable(JSValue *value) {
+  if (!JS_IsObject(*value)) return 0;
+  JSValue then = JS_GetProperty(ctx, *value, atom_then);
+  if (!JS_IsException(then) && !JS_IsFunction(ctx, then)) {
+    JS_FreeValue(ctx, then);
+    return 0;
+  }
+  JSValue thenable = *value, resolving[2];
+  *value = JS_IsException(then) ? then : JS_NewPromiseCapability(ctx, resolving);
+  bool ok = !JS_IsException(*value);
+  if (ok) {
+    ok = !JS_EnqueueJob(ctx, call_then, 4, (JSValueConst[]){thenable, then, resolving[0], resolving[1]});
+    JS_FreeValue(ctx, resolving[0]);
+    JS_FreeValue(ctx, resolving[1]);
+  }
+  JS_FreeValue(ctx, then);
+  JS_FreeValue(ctx, thenable);
+  return ok ? 1 : -1;
+}
+
+/* What became of a plain body, told when and as it would be told of an async one. */
+static int32_t conclude_plain(JSValue result) {
+  int adopted = JS_IsException(result) ? -1 : adopt_thenable(&result);
+  JSValue thrown = adopted < 0 ? JS_GetException(ctx) : JS_UNDEFINED;
+  run_jobs();
+  if (adopted > 0) return conclude(result);
+  if (adopted < 0)
+    report_throw(thrown);
+  else
+    report_return(result);
+  return NX_STATUS_DONE;
+}
+
 EXPORT("nx_invoke") int32_t nx_invoke(void) {
   executing = true;
   JS_UpdateStackTop(rt);
@@ -641,6 +698,7 @@ EXPORT("nx_invoke") int32_t nx_invoke(void) {
     return NX_STATUS_DONE;
   }
   JSValue result = call_handler();
+  if (form == PLAIN_BODY) return conclude_plain(result);
   if (!JS_IsException(result)) result = as_promise(result);
   if (JS_IsException(result)) {
     report_throw(JS_GetException(ctx));

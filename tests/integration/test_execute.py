@@ -460,3 +460,48 @@ def test_run_without_such_a_handler(server):
 def test_run_with_bad_json(server):
     server.install("echo", "return $args")
     assert "body" in server.run("echo", '{"a":').problem(400, "INVALID_REQUEST")["detail"]
+
+
+# ---- Plain bodies: one that does not await is compiled as a plain function, and must not show it ---------------------------
+
+PLAIN = [
+    "return 1", "", "return", "return {a: [1]}", "throw new Error('x')", "throw 7", "null.x", "\n\n  undefinedName",
+    "return Promise.resolve(5)", "return Promise.reject(new TypeError('no'))", "return new Promise(() => {})", "return Promise.all([1, Promise.resolve(2)])",
+    "return {then(resolve) { resolve(3) }}", "return {then(_, reject) { reject(new Error('r')) }}", "return {then() { throw new Error('t') }}",
+    "return {then(resolve) { resolve(1); throw new Error('late') }}", "return {get then() { throw new Error('accessor') }}",
+    "let n = 0; return {get then() { n++; return (resolve) => resolve(n) }}", "return {then: 5, a: 1}", "return Object.assign(() => 1, {then: (r) => r('f')})",
+    "return {then(resolve) { resolve({then(again) { again('nested') }}) }}", "return {then(resolve) { resolve(Promise.resolve(9)) }}", "return {then() {}}",
+    "const p = Promise.resolve(1); p.then = 0; return p", "const p = Promise.resolve(1); p.then = (r) => r('own'); return p",
+    "Promise.prototype.then = function (r) { r('patched') }; return Promise.resolve(1)", "Object.prototype.then = (r) => r('inherited'); return {}",
+    "const o = {a: 1}; queueMicrotask(() => { o.a = 2 }); return o", "const e = new Error('before'); queueMicrotask(() => { e.message = 'after' }); throw e",
+    "queueMicrotask(() => { $log('task') }); $log('body'); return {get a() { $log('json'); return 1 }}",
+    "queueMicrotask(() => { $log('task') }); throw new Error('x')", "queueMicrotask(() => { throw new Error('uncaught') }); return 1",
+    "Promise.resolve().then(() => $log('1')); const r = {then(f) { $log('then'); f(2) }}; Promise.resolve().then(() => $log('3')); return r",
+    "$ext.time.sleep(1); return 1", "return $ext.time.sleep(1)", "setTimeout(() => {}, 1); return 2",
+    "return 1n", "return () => 1", "return Symbol()", "const o = {}; o.o = o; return o", "return [this === globalThis, new.target === undefined]",
+    "'use strict'; return this === undefined", "const f = () => f(); f()", "return new Error('e').stack", "function g() { throw new RangeError('in g') } g()",
+    "throw {get message() { return 'odd' }}", "Error.prepareStackTrace = (e, s) => s.map((x) => [x.getFunctionName(), x.getLineNumber()]); return new Error('e').stack",
+    "var yield_ = 1; return yield_", "return [...(function* () { yield 1 })()]", "return\n1", "return (async () => 4)()", "return 1 + ;", "}); (() => {",
+]
+
+
+@pytest.mark.parametrize("body", PLAIN)
+def test_plain_bodies_end_as_async_ones(server, body):
+    def outcome(code):
+        reply = server.post({"code": code, "capabilities": ALL + ["ext:time"]}).json()
+        for field in ("executionId", "metrics"):
+            reply.pop(field, None)
+        return reply
+
+    assert outcome(body + "\n// plain") == outcome(body + "\n// await")
+
+
+@pytest.mark.parametrize("body, expected", [
+    ("return handler.constructor.name", "AsyncFunction"),
+    ("return arguments.callee.constructor.name", "AsyncFunction"),
+    ("return eval('han' + 'dler').constructor.name", "AsyncFunction"),
+    ("return h\\u0061ndler.constructor.name", "AsyncFunction"),
+    ("return typeof handler().then", "function"),
+])
+def test_bodies_that_look_at_their_function_see_an_async_one(server, body, expected):
+    assert server.value("if (globalThis.again) return 1; globalThis.again = 1; " + body) == expected
