@@ -28,6 +28,7 @@ OWN = [HERE / "guest.c", HERE / "sha.c", HERE / "engine.c"]
 SCRIPTS = [HERE / "bootstrap.js", *sorted((HERE / "web").glob("*.js"))]
 WASM_RT = ROOT / "src/sandbox/wasm-rt.h"
 STACK_BYTES = 1 << 20
+ARENA_BYTES = 1024
 
 WASM_FLAGS = [
     "--target=wasm32-wasi", "--sysroot=/usr", "-I/usr/include/wasm32-wasi", "-O2", "-mmutable-globals",
@@ -69,9 +70,20 @@ def write_scripts(path: pathlib.Path) -> None:
     path.write_text("\n".join([*lines, "};", ""]))
 
 
+def write_engine(sources: pathlib.Path, path: pathlib.Path) -> None:
+    """quickjs.c with smaller arenas. Each size of block has arenas of its own, so an execution that allocates blocks of ten
+    sizes would change ten pages."""
+    text, found = re.subn(r"(?m)^#define JS_ARENA_SIZE +4096$", f"#define JS_ARENA_SIZE {ARENA_BYTES}",
+                          (sources / "quickjs-ng/quickjs.c").read_text())
+    if found != 1:
+        sys.exit("guest: quickjs.c does not say how large its arenas are where it did")
+    path.write_text(text)
+
+
 def build_wasm(sources: pathlib.Path, work: pathlib.Path) -> pathlib.Path:
     write_scripts(work / "scripts.h")
-    flags = [*WASM_FLAGS, f"-I{sources}/quickjs-ng", f"-I{work}", f"-ffile-prefix-map={sources}=."]
+    write_engine(sources, work / "quickjs.c")
+    flags = [*WASM_FLAGS, f"-I{work}", f"-I{sources}/quickjs-ng", f"-ffile-prefix-map={sources}=."]
     # Our own files first: they are quick, and the ones that may be wrong.
     for units, warnings in ((OWN, ["-Wall", "-Wextra", "-Werror"]),
                             ([sources / "quickjs-ng" / name for name in ENGINE], ["-w"])):
@@ -140,7 +152,7 @@ def build(sources: pathlib.Path, work: pathlib.Path, cc: str) -> None:
     (work / "guest_build.h").write_text(
         f'#define NX_GUEST_WASM_SHA256 "{digest}"\n#define NX_GUEST_STACK_BYTES {STACK_BYTES}u\n')
     build_native(work, cc)
-    for path in [*work.glob("*.o"), *work.glob("*.su"), work / "guest.c", work / "scripts.h"]:
+    for path in [*work.glob("*.o"), *work.glob("*.su"), work / "guest.c", work / "scripts.h", work / "quickjs.c"]:
         path.unlink()
     say(f"done in {time.monotonic() - began:.0f} s")
 

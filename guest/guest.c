@@ -322,7 +322,7 @@ static JSModuleDef *refuse_import(JSContext *c, const char *name, void *opaque) 
  * What an execution costs is mostly how many pages it changes, so an execution should allocate from few, adjacent
  * pages and not from holes all over the heap that booting left behind. Before the base image is taken every hole is
  * filled with a block that is never freed: both the C library's free chunks and the free slots of the engine's arenas
- * (4 KiB each, one size class each). From then on everything new comes from fresh memory at the end. */
+ * (1 KiB each, one size class each). From then on everything new comes from fresh memory at the end. */
 
 static uint32_t backing_allocations; /* blocks that the engine's arenas took from the C library */
 
