@@ -24,10 +24,11 @@
 #define UNACCOUNTED_LIMIT_PART 10u
 #define UNACCOUNTED_FOR_NS (30 * NX_NS_PER_S)
 
-/* Heads, small bodies and small results; and which parts of the budget all buffers may take, and are many at. */
+/* Heads, small bodies and small results; and the part of the budget at which buffers are many. */
 #define SMALL_BUFFER_BYTES (32u << 10)
-#define BUFFERS_PART 2u
 #define BUFFERS_MANY_PART 4u
+/* What strangers decide to keep (large buffers, handlers) takes a half of the budget at most, each. */
+#define KEPT_PART 2u
 
 struct account {
   struct nx_account as_account; /* first: what callers have */
@@ -157,24 +158,29 @@ bool nx_governor_is_within_budget(const struct nx_governor *governor) {
   return nx_ledger_total(governor->ledger) <= nx_ledger_budget(governor->ledger);
 }
 
-static bool charge_account(struct nx_account *account, size_t bytes) {
-  struct account *self = (struct account *)account;
-  if (!nx_governor_charge(self->governor, self->layer, bytes, self->demand)) return false;
+static bool charge_as(struct account *self, size_t bytes, enum nx_demand demand) {
+  if (!nx_governor_charge(self->governor, self->layer, bytes, demand)) return false;
   atomic_fetch_add_explicit(&self->bytes, bytes, memory_order_relaxed);
   return true;
 }
 
+static bool keeps_too_much(struct account *self, size_t bytes) {
+  struct nx_ledger *ledger = self->governor->ledger;
+  if (load(&self->bytes) + bytes <= nx_ledger_budget(ledger) / KEPT_PART) return false;
+  nx_ledger_count_refusal(ledger, self->layer);
+  return true;
+}
+
+static bool charge_account(struct nx_account *account, size_t bytes) {
+  struct account *self = (struct account *)account;
+  if (self->layer == NX_LAYER_HANDLERS && keeps_too_much(self, bytes)) return false;
+  return charge_as(self, bytes, self->demand);
+}
+
 static bool charge_buffers(struct nx_account *account, size_t bytes) {
   struct account *self = (struct account *)account;
-  struct nx_governor *governor = self->governor;
-  bool large = bytes > SMALL_BUFFER_BYTES;
-  if (large && load(&self->bytes) + bytes > nx_ledger_budget(governor->ledger) / BUFFERS_PART) {
-    nx_ledger_count_refusal(governor->ledger, self->layer);
-    return false;
-  }
-  if (!nx_governor_charge(governor, self->layer, bytes, large ? NX_DEMAND_GROWTH : NX_DEMAND_SERVE)) return false;
-  atomic_fetch_add_explicit(&self->bytes, bytes, memory_order_relaxed);
-  return true;
+  if (bytes <= SMALL_BUFFER_BYTES) return charge_as(self, bytes, NX_DEMAND_SERVE);
+  return !keeps_too_much(self, bytes) && charge_as(self, bytes, NX_DEMAND_GROWTH);
 }
 
 static void release_account(struct nx_account *account, size_t bytes) {

@@ -79,7 +79,8 @@ bool nx_governor_make_room(struct nx_governor *governor, uint64_t bytes, enum nx
 /* False while more is charged than the budget: it was lowered, and even what was promised must wait. */
 bool nx_governor_is_within_budget(const struct nx_governor *governor);
 
-/* Charges and releases of this layer with this demand; borrowed, as long as the governor lives. */
+/* Charges and releases of this layer with this demand; borrowed, as long as the governor lives. Handlers take half of
+ * the budget at most. */
 struct nx_account *nx_governor_account(struct nx_governor *governor, enum nx_layer layer, enum nx_demand demand);
 /* For the buffers of requests and responses. Small ones are always let through; large ones (bodies, results) leave what
  * NX_DEMAND_GROWTH leaves, and altogether take half of the budget at most, since strangers decide how long they live. */
