@@ -221,7 +221,9 @@ static uint64_t measure_kernel(struct nx_governor *governor, const struct nx_pro
                                const struct nx_cgroup_memory *cgroup) {
   uint64_t own = process->page_table_bytes + (uint64_t)process->threads * THREAD_KERNEL_BYTES;
   uint64_t sockets = load(&governor->accounts[NX_LAYER_HTTP][NX_DEMAND_SERVE].bytes);
-  uint64_t bytes = value_or(cgroup->kernel_bytes, own) + minus(value_or(cgroup->socket_bytes, 0), sockets);
+  uint64_t bytes = own;
+  if (nx_reading_is_value(cgroup->limit_bytes)) /* else the cgroup is not ours alone */
+    bytes = value_or(cgroup->kernel_bytes, own) + minus(value_or(cgroup->socket_bytes, 0), sockets);
   nx_ledger_set(governor->ledger, NX_LAYER_KERNEL, bytes);
   return bytes;
 }
