@@ -33,8 +33,8 @@ static int read_fields(yyjson_val *root, yyjson_val *fields[FIELDS], struct nx_e
 
 static int read_number(uint32_t *out, yyjson_val *value, enum field field, uint32_t most, struct nx_error *err) {
   if (!value) return 0;
-  uint64_t number = yyjson_get_uint(value);
-  if (!yyjson_is_uint(value) || !number || number > most)
+  double number = yyjson_is_num(value) ? yyjson_get_num(value) : 0; /* 5.0 is a whole number too */
+  if (!(number >= 1 && number <= most) || (double)(uint32_t)number != number)
     return nx_error_set(err, NX_ERR_INVALID, "%s: must be a whole number from 1 to %u", field_names[field], most);
   *out = (uint32_t)number;
   return 0;

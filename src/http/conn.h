@@ -98,7 +98,7 @@ struct nx__http_refusal {
   const char *detail; /* constant text */
 };
 
-#define NX__HTTP_HEAD_BYTES 256
+#define NX__HTTP_HEAD_BYTES 320
 
 /* What a connection needs only while a request is on its way: kept by the connection from the first byte of a request
  * to the last byte of its answer, then handed to a small cache of the worker. */

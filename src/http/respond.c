@@ -4,7 +4,9 @@
  * gathered write. */
 #include "http/conn.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define CONTENT_TYPE_MAX 96 /* keeps the head within NX__HTTP_HEAD_BYTES */
 
@@ -55,6 +57,23 @@ static char *put_number(char *at, size_t value) {
   return put(at, digits + n, sizeof digits - n);
 }
 
+/* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110, 5.6.7), made once a second by each thread. strftime would ask the locale. */
+#define DATE_BYTES 29u
+static const char *date_now(void) {
+  static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  static _Thread_local time_t made_at;
+  static _Thread_local char text[64];
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  if (now.tv_sec == made_at) return text;
+  struct tm t;
+  gmtime_r(&now.tv_sec, &t);
+  snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * t.tm_wday, t.tm_mday,
+           months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+  made_at = now.tv_sec;
+  return text;
+}
+
 void nx__http_respond_begin(struct nx_http_io *io) {
   struct nx_http_response *response = &io->exchange.response;
   bool never_body = response->status == 204 || response->status == 304;
@@ -63,6 +82,8 @@ void nx__http_respond_begin(struct nx_http_io *io) {
   *at++ = ' ';
   const char *reason = nx_http_reason(response->status);
   at = put(at, reason, strlen(reason));
+  at = put_lit(at, "\r\nDate: ");
+  at = put(at, date_now(), DATE_BYTES);
   at = put_lit(at, "\r\n");
   if (response->content_type && !never_body) {
     at = put_lit(at, "Content-Type: ");

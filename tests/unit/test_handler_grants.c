@@ -37,6 +37,9 @@ static void every_field_is_read_and_written_back(void **state) {
   nx_grants_release(grants);
   nx_grants_release(NULL);
   assert_null(nx_grants_hold(NULL));
+  assert_int_equal(parse(&grants, "{\"timeoutMs\":5.0}", NULL), 0);
+  assert_int_equal(grants->timeout_ms, 5);
+  nx_grants_release(grants);
 }
 
 static void errors_name_the_field(void **state) {
