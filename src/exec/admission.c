@@ -29,12 +29,12 @@ void nx__admission_deinit(struct nx__admission *a) {
 static void expect(struct nx__admission *a, struct nx_job *job) {
   struct nx_handler *handler = job->execution.handler;
   uint32_t image = handler ? handler->image->memory_bytes : nx_sandbox_base_image()->memory_bytes;
-  struct nx_profile unknown;
-  nx_profile_init(&unknown);
-  struct nx_profile *profile = handler ? &handler->profile : &unknown;
+  struct nx_profile recalled;
+  if (!handler) nx_profile_recall(&recalled, job->_source_hash);
+  const struct nx_profile *profile = handler ? &handler->profile : &recalled;
   const struct nx_execution *x = &job->execution;
   uint32_t bytes = nx_profile_expected_bytes(profile, image, nx_execution_input_bytes(x), x->limits.memory_bytes);
-  bool light = handler && nx_profile_is_light(profile, nx_execution_input_bytes(x));
+  bool light = nx_profile_is_light(profile, nx_execution_input_bytes(x));
   job->_lane = light ? NX__LANE_LIGHT : NX__LANE_HEAVY;
   job->_expected_bytes = nx_pool_reservation_bytes(a->pool, bytes);
 }

@@ -24,10 +24,10 @@ int nx_handler_create(struct nx_handler **out, const char *source, size_t source
     .compile_time_us = compile_time_us,
     .bytes = bytes + nx_image_bytes(image),
   };
-  nx_profile_init(&handler->profile);
   if (source_bytes) memcpy(copy, source, source_bytes);
   copy[source_bytes] = '\0';
   nx_handler_hash_source(handler->source_hash, source, source_bytes);
+  nx_profile_recall(&handler->profile, handler->source_hash);
   *out = handler;
   return 0;
 }
@@ -39,6 +39,7 @@ struct nx_handler *nx_handler_hold(struct nx_handler *handler) {
 
 void nx_handler_release(struct nx_handler *handler) {
   if (!handler || atomic_fetch_sub_explicit(&handler->_refs, 1, memory_order_acq_rel) != 1) return;
+  nx_profile_remember(&handler->profile, handler->source_hash);
   nx_account_release(handler->image->account, own_bytes(handler->source_bytes));
   nx_image_release(handler->image);
   free(handler);

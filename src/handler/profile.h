@@ -8,7 +8,11 @@
  * zero and has to prove itself; a registered handler is believed at first. One that was slow once on a busy machine is
  * forgiven; one that ran for long, or grew, is not for NX_PROFILE_WORST executions.
  *
- * Ownership: a part of struct nx_handler. Threads: any. Synchronization: relaxed atomics; of two executions that end at
+ * What a good score says outlives the handler's image, which may be dropped when memory is short, just when it matters: a
+ * table of fixed size remembers it by the source's hash. Bad scores are not kept there, so that an attacker who brings
+ * ever new code cannot push the good ones out.
+ *
+ * Ownership: a part of struct nx_handler; the table is the process's. Threads: any. Synchronization: relaxed atomics; of two executions that end at
  * once one may be forgotten. */
 #ifndef NX_HANDLER_PROFILE_H
 #define NX_HANDLER_PROFILE_H
@@ -33,6 +37,9 @@ struct nx_profile {
 };
 
 void nx_profile_init(struct nx_profile *profile);
+/* The same with what is remembered of that source; and remembers it. */
+void nx_profile_recall(struct nx_profile *profile, const uint8_t *source_hash);
+void nx_profile_remember(const struct nx_profile *profile, const uint8_t *source_hash);
 /* A registered handler is light until it shows otherwise. */
 void nx_profile_trust(struct nx_profile *profile);
 /* `slow_ns`: how long it took if it was computing for long, else 0. `input_bytes`: JSON that the execution had to parse. One with much of it says little about those with little, and is
