@@ -24,6 +24,7 @@ const char *nx_governor_state_name(enum nx_governor_state state) {
 }
 
 static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
+static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static uint64_t percent(uint64_t whole, unsigned part) { return whole / 100 * part; }
 
 /* The least of the last looks. */
@@ -61,7 +62,9 @@ void nx_decide(struct nx_decider *decider, const struct nx_view *view, struct nx
     .unaccounted_bytes = unaccounted,
   };
   if (state != NX_GOVERNOR_NORMAL) {
-    out->give_back_bytes = minus(used, percent(view->limit_bytes, NORMAL_PERCENT));
+    /* With a large reserve the budget ends below the line of NORMAL. */
+    uint64_t room = percent(minus(view->limit_bytes, view->reserve_bytes), SHED_END_PERCENT);
+    out->give_back_bytes = minus(used, min_u64(percent(view->limit_bytes, NORMAL_PERCENT), room));
     if (!out->give_back_bytes) out->give_back_bytes = 1; /* pressure alone: whatever there is */
   }
 }

@@ -7,6 +7,8 @@
  *          ◀──────────────────────────────────── ▲          ◀─────────────────────────────────────
  *            use under 60 %, no pressure                      use under 90 % of the budget, little pressure, 1 s
  *
+ *   One look may take both steps in a row.
+ *
  *   NORMAL      nothing to do
  *   RECLAIMING  what is kept only for speed is given back
  *   SHEDDING    and no execution begins but those that are known to be short and small
