@@ -75,8 +75,9 @@ static uint64_t reserve_of(const struct nx_governor *governor, uint64_t limit) {
 
 static void set_budget(struct nx_governor *governor, uint64_t budget) {
   store(&governor->spare[NX_DEMAND_SERVE], 0);
-  store(&governor->spare[NX_DEMAND_WORK], min_u64(max_u64(budget / 32, MIB), 16 * MIB));
-  store(&governor->spare[NX_DEMAND_GROWTH], min_u64(budget / 8, 32 * MIB));
+  uint64_t growth = min_u64(budget / 8, 32 * MIB);
+  store(&governor->spare[NX_DEMAND_WORK], min_u64(min_u64(max_u64(budget / 32, MIB), 16 * MIB), growth));
+  store(&governor->spare[NX_DEMAND_GROWTH], growth);
   store(&governor->spare[NX_DEMAND_LARGE], min_u64(budget / 4, 64 * MIB));
   nx_ledger_set_budget(governor->ledger, budget);
 }
@@ -126,14 +127,19 @@ static void reclaim(struct nx_governor *governor, uint64_t want, uint64_t deadli
   }
 }
 
+/* UINT64_MAX: it would not fit if everything were given back. */
 static uint64_t missing(const struct nx_governor *governor, uint64_t bytes, enum nx_demand demand) {
-  return minus(bytes + load(&governor->spare[demand]), nx_ledger_available(governor->ledger));
+  uint64_t need;
+  if (!bytes) return 0;
+  if (__builtin_add_overflow(bytes, load(&governor->spare[demand]), &need)) return UINT64_MAX;
+  return need > nx_ledger_budget(governor->ledger) ? UINT64_MAX : minus(need, nx_ledger_available(governor->ledger));
 }
 
 bool nx_governor_make_room(struct nx_governor *governor, uint64_t bytes, enum nx_demand demand) {
+  if (missing(governor, bytes, demand) == UINT64_MAX) return false;
   pthread_mutex_lock(&governor->reclaiming);
   uint64_t want = missing(governor, bytes, demand);
-  if (want) reclaim(governor, want, nx_clock_ns() + CHARGE_RECLAIM_NS);
+  if (want && want != UINT64_MAX) reclaim(governor, want, nx_clock_ns() + CHARGE_RECLAIM_NS);
   pthread_mutex_unlock(&governor->reclaiming);
   return missing(governor, bytes, demand) == 0;
 }
