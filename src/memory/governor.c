@@ -43,7 +43,9 @@ struct nx_governor {
   struct nx_ledger *ledger;
   struct account accounts[NX_LAYER_COUNT][NX_DEMAND_COUNT];
   struct account buffers; /* layer http; its demand depends on the size */
-  /* Synchronization: atomics, written by look and glance. */
+  /* Synchronization: `looking` is held from reading the limit to setting the budget that follows from it, so that a
+   * look does not undo what a glance saw after it began. Readers use the atomics. */
+  pthread_mutex_t looking;
   _Atomic uint64_t limit;
   _Atomic uint64_t spare[NX_DEMAND_COUNT];
   _Atomic int state;
@@ -89,24 +91,26 @@ static void log_limit(uint64_t from, uint64_t to) {
   nx_log(NX_LOG_WARN, "the container's memory limit has changed", "fromBytes", was, "toBytes", is, NULL);
 }
 
-/* What the cgroup says now, as far as configuration lets it. An unknown answer changes nothing. */
+/* Under `looking`. What the cgroup says now, as far as configuration lets it. An unknown answer changes nothing. */
 static void apply_limit(struct nx_governor *governor, struct nx_reading cgroup) {
   uint64_t before = load(&governor->limit), limit = before;
   if (nx_reading_is_value(cgroup)) limit = cgroup.value;
+  if (governor->options.limit_is_set && cgroup.kind == NX_READING_UNLIMITED) limit = governor->options.limit_bytes;
   if (governor->options.limit_is_set) limit = min_u64(limit, governor->options.limit_bytes);
   if (limit == before) return;
-  store(&governor->limit, limit);
   if (limit < before) set_budget(governor, min_u64(nx_ledger_budget(governor->ledger), limit - reserve_of(governor, limit)));
+  store(&governor->limit, limit);
   log_limit(before, limit);
 }
 
 void nx_governor_glance(struct nx_governor *governor) {
-  if (!governor->options.cgroup) return;
+  if (!governor->options.cgroup || pthread_mutex_trylock(&governor->looking)) return; /* the next one sees it */
   struct nx_cgroup_fast fast;
   nx_cgroup_read_fast(governor->options.cgroup, &fast);
   /* Only lower: it may be missing what the whole look sees. */
   if (nx_reading_is_value(fast.limit_bytes) && fast.limit_bytes.value < load(&governor->limit))
     apply_limit(governor, fast.limit_bytes);
+  pthread_mutex_unlock(&governor->looking);
 }
 
 /* ---- Giving back ---------------------------------------------------------------------------------------------------- */
@@ -281,16 +285,17 @@ static void publish(struct nx_governor *governor, const struct nx_decision *deci
   pthread_mutex_unlock(&governor->status_mutex);
 }
 
-void nx_governor_look(struct nx_governor *governor, uint64_t now_ns) {
-  struct nx_cgroup_memory cgroup = {0};
-  if (governor->options.cgroup) nx_cgroup_read_memory(governor->options.cgroup, &cgroup);
-  apply_limit(governor, cgroup.limit_bytes);
+/* Under `looking`: reads, decides, sets the budget. */
+static void look(struct nx_governor *governor, uint64_t now_ns, struct nx_cgroup_memory *cgroup,
+                 struct nx_decision *decision) {
+  if (governor->options.cgroup) nx_cgroup_read_memory(governor->options.cgroup, cgroup);
+  apply_limit(governor, cgroup->limit_bytes);
   uint64_t kernel_bytes = 0;
   struct nx_process_memory process;
   struct nx_error err;
   if (!nx_process_memory_read(&process, &err)) {
     measure_process(governor, &process);
-    kernel_bytes = measure_kernel(governor, &process, &cgroup);
+    kernel_bytes = measure_kernel(governor, &process, cgroup);
   }
   measure_cache(governor);
   uint64_t limit = load(&governor->limit);
@@ -299,12 +304,19 @@ void nx_governor_look(struct nx_governor *governor, uint64_t now_ns) {
     .limit_bytes = limit,
     .reserve_bytes = reserve_of(governor, limit),
     .accounted_bytes = nx_ledger_total(governor->ledger),
-    .used_bytes = used_bytes(&cgroup, kernel_bytes),
-    .pressure_bp = nx_reading_is_value(cgroup.limit_bytes) ? cgroup.pressure_bp : nx_reading_unknown(),
+    .used_bytes = used_bytes(cgroup, kernel_bytes),
+    .pressure_bp = nx_reading_is_value(cgroup->limit_bytes) ? cgroup->pressure_bp : nx_reading_unknown(),
   };
+  nx_decide(&governor->decider, &view, decision);
+  set_budget(governor, decision->budget_bytes);
+}
+
+void nx_governor_look(struct nx_governor *governor, uint64_t now_ns) {
+  struct nx_cgroup_memory cgroup = {0};
   struct nx_decision decision;
-  nx_decide(&governor->decider, &view, &decision);
-  set_budget(governor, decision.budget_bytes);
+  pthread_mutex_lock(&governor->looking);
+  look(governor, now_ns, &cgroup, &decision);
+  pthread_mutex_unlock(&governor->looking);
   atomic_store_explicit(&governor->state, (int)decision.state, memory_order_relaxed);
   publish(governor, &decision, &cgroup, now_ns);
   if (!decision.give_back_bytes) return;
@@ -333,6 +345,7 @@ int nx_governor_create(struct nx_governor **out, const struct nx_governor_option
   if (!governor) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the governor");
   governor->options = *options;
   governor->ledger = options->ledger;
+  pthread_mutex_init(&governor->looking, NULL);
   pthread_mutex_init(&governor->reclaiming, NULL);
   pthread_mutex_init(&governor->status_mutex, NULL);
   for (int layer = 0; layer < NX_LAYER_COUNT; layer++)
@@ -354,5 +367,6 @@ void nx_governor_destroy(struct nx_governor *governor) {
   if (!governor) return;
   pthread_mutex_destroy(&governor->status_mutex);
   pthread_mutex_destroy(&governor->reclaiming);
+  pthread_mutex_destroy(&governor->looking);
   free(governor);
 }

@@ -12,7 +12,8 @@
  *
  * Ownership: the caller owns the governor, and what it borrows: ledger, cgroup.
  * Threads:   charges and readings: any. nx_governor_look: one thread. nx_governor_glance: one thread.
- *            Synchronization: atomics; a mutex lets one thread reclaim at a time, and holds it while it does.
+ *            Synchronization: atomics; a mutex lets one thread reclaim at a time, and holds it while it does; another
+ *            lets one look or glance at a time (a glance does not wait for it).
  * Errors:    a refusal is an ordinary answer, counted by layer. */
 #ifndef NX_MEMORY_GOVERNOR_H
 #define NX_MEMORY_GOVERNOR_H
