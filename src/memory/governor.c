@@ -119,6 +119,15 @@ void nx_governor_add_reclaimer(struct nx_governor *governor, const struct nx_rec
   if (governor->reclaimer_count < NX_RECLAIMERS_MAX) governor->reclaimers[governor->reclaimer_count++] = *reclaimer;
 }
 
+static uint64_t value_or(struct nx_reading reading, uint64_t otherwise) {
+  return nx_reading_is_value(reading) ? reading.value : otherwise;
+}
+
+static void measure_cache(struct nx_governor *governor) {
+  if (!governor->options.cache_dir) return;
+  nx_ledger_set(governor->ledger, NX_LAYER_CACHE, value_or(nx_tmpfs_used_bytes(governor->options.cache_dir), 0));
+}
+
 /* Under `reclaiming`. */
 static void reclaim(struct nx_governor *governor, uint64_t want, uint64_t deadline_ns) {
   uint64_t freed = 0;
@@ -127,6 +136,8 @@ static void reclaim(struct nx_governor *governor, uint64_t want, uint64_t deadli
     uint64_t before = freed;
     enum nx_reclaim answer = reclaimer->run(reclaimer->self, want - freed, deadline_ns, &freed);
     nx_metrics_reclaimed(reclaimer->action, freed - before);
+    /* Deleted files are measured, not released: the charge that wants their room must see it. */
+    if (reclaimer->action == NX_METRICS_RECLAIM_CACHE_FILES && freed > before) measure_cache(governor);
     if (answer == NX_RECLAIM_MORE) break;
   }
 }
@@ -211,10 +222,6 @@ bool nx_governor_buffers_are_many(const struct nx_governor *governor) {
 
 /* ---- Looking -------------------------------------------------------------------------------------------------------- */
 
-static uint64_t value_or(struct nx_reading reading, uint64_t otherwise) {
-  return nx_reading_is_value(reading) ? reading.value : otherwise;
-}
-
 /* Anonymous memory that no other layer names, and the program itself. */
 static void measure_process(struct nx_governor *governor, const struct nx_process_memory *process) {
   const struct nx_ledger *ledger = governor->ledger;
@@ -236,11 +243,6 @@ static uint64_t measure_kernel(struct nx_governor *governor, const struct nx_pro
     bytes = value_or(cgroup->kernel_bytes, own) + minus(value_or(cgroup->socket_bytes, 0), sockets);
   nx_ledger_set(governor->ledger, NX_LAYER_KERNEL, bytes);
   return bytes;
-}
-
-static void measure_cache(struct nx_governor *governor) {
-  if (!governor->options.cache_dir) return;
-  nx_ledger_set(governor->ledger, NX_LAYER_CACHE, value_or(nx_tmpfs_used_bytes(governor->options.cache_dir), 0));
 }
 
 /* What the kernel counts and cannot drop: without the page cache of files, which it can. */
