@@ -13,7 +13,7 @@ struct nx_slot {
   uint64_t charged_bytes; /* of an idle one: resident pages */
   uint64_t idle_since_ns;
   uint64_t last_thread; /* its caches are warm, and its fault count tells which pages are private (sandbox/instance.c) */
-  bool active, trimmed;
+  bool active, trimmed; /* active: leased, or being trimmed */
   struct nx_slot *colder; /* list of idle slots, the last used first */
 };
 
@@ -25,7 +25,7 @@ struct nx_pool {
   struct nx_slot *slots;    /* max_instances of them; absent ones have no instance */
   struct nx_slot *idle;
   unsigned max, created, trimming;
-  _Atomic unsigned active; /* read without the mutex too */
+  _Atomic unsigned active; /* leased; read without the mutex too */
 };
 
 int nx_pool_create(struct nx_pool **out, unsigned max_instances, uint64_t lease_bytes, struct nx_governor *governor,
@@ -47,7 +47,7 @@ int nx_pool_create(struct nx_pool **out, unsigned max_instances, uint64_t lease_
 
 void nx_pool_destroy(struct nx_pool *pool) {
   if (!pool) return;
-  assert(pool->active == 0);
+  assert(pool->active == 0 && pool->trimming == 0);
   for (unsigned i = 0; i < pool->max; i++) {
     nx_governor_release(pool->governor, NX_LAYER_INSTANCES, pool->slots[i].charged_bytes);
     nx_instance_destroy(pool->slots[i].instance);
@@ -213,26 +213,32 @@ bool nx_pool_grant(void *opaque, size_t bytes) {
 
 /* ---- Giving back ---------------------------------------------------------------------------------------------------- */
 
-/* Takes one slot that is due out of the idle list, so that it is trimmed without the mutex. */
+/* Takes the coldest slot that is due out of the idle list, so that it is trimmed without the mutex. It is nobody's
+ * meanwhile, and does not count as running. */
 static struct nx_slot *take_due(struct nx_pool *pool, uint64_t idle_since_ns) {
+  struct nx_slot **due = NULL, *slot = NULL;
   pthread_mutex_lock(&pool->mutex);
-  struct nx_slot **at = &pool->idle;
-  while (*at && ((*at)->trimmed || (*at)->idle_since_ns >= idle_since_ns)) at = &(*at)->colder;
-  struct nx_slot *slot = *at;
-  if (slot) {
-    *at = slot->colder;
+  for (struct nx_slot **at = &pool->idle; *at; at = &(*at)->colder)
+    if (!(*at)->trimmed && (*at)->idle_since_ns < idle_since_ns) due = at;
+  if (due) {
+    slot = *due;
+    *due = slot->colder;
     slot->active = true;
-    pool->active++;
     pool->trimming++;
   }
   pthread_mutex_unlock(&pool->mutex);
   return slot;
 }
 
+/* At the cold end of the list: it has nothing to lose. */
 static void put_trimmed(struct nx_pool *pool, struct nx_slot *slot) {
-  slot->trimmed = true;
-  put_slot(pool, slot);
   pthread_mutex_lock(&pool->mutex);
+  struct nx_slot **at = &pool->idle;
+  while (*at) at = &(*at)->colder;
+  slot->trimmed = true;
+  slot->active = false;
+  slot->colder = NULL;
+  *at = slot;
   pool->trimming--;
   pthread_cond_broadcast(&pool->trimmed);
   pthread_mutex_unlock(&pool->mutex);
