@@ -159,7 +159,7 @@ static struct nx_job *take_ready(struct nx__admission *a) {
   return NULL;
 }
 
-/* The head that has its permit and waits for memory only. */
+/* A head that has its permit and waits for memory only. */
 static const struct nx_job *find_short_of_memory(const struct nx__admission *a) {
   for (int lane = 0; lane < NX__LANE_COUNT; lane++) {
     const struct nx_job *job = a->lanes[lane].head;
@@ -168,9 +168,9 @@ static const struct nx_job *find_short_of_memory(const struct nx__admission *a) 
   return NULL;
 }
 
-/* Under the mutex, which is let go meanwhile: reclaiming takes milliseconds. */
-static void make_room(struct nx__admission *a, uint64_t now_ns) {
-  const struct nx_job *job = find_short_of_memory(a);
+/* Under the mutex, which is let go meanwhile: reclaiming takes milliseconds. For a job that waits for memory only; NULL
+ * does nothing. */
+static void make_room(struct nx__admission *a, const struct nx_job *job, uint64_t now_ns) {
   if (!job || now_ns < a->next_reclaim_ns) return;
   a->next_reclaim_ns = now_ns + RECLAIM_EVERY_NS;
   uint64_t bytes = job->_expected_bytes;
@@ -187,11 +187,11 @@ struct nx_job *nx__admission_next(struct nx__admission *a) {
   struct nx_job *job = take_expired(a, now);
   if (!job) job = take_ready(a);
   if (!job) {
-    make_room(a, now);
-    job = take_ready(a);
+    make_room(a, find_short_of_memory(a), now);
+    job = take_ready(a); /* which may have been queued meanwhile */
   }
   pthread_mutex_unlock(&a->mutex);
-  if (job) nx_metrics_queue_wait(now - job->_queued_ns);
+  if (job) nx_metrics_queue_wait(nx_clock_ns() - job->_queued_ns);
   return job;
 }
 
@@ -200,7 +200,7 @@ void nx__admission_wait(struct nx__admission *a, struct nx_job *job) {
   pthread_mutex_lock(&a->mutex);
   a->waiting++;
   while (!try_begin(a, job)) {
-    make_room(a, nx_clock_ns());
+    make_room(a, has_permit(a, job) ? job : NULL, nx_clock_ns());
     uint64_t until = nx_clock_ns() + RECLAIM_EVERY_NS;
     const struct timespec deadline = {(time_t)(until / NX_NS_PER_S), (long)(until % NX_NS_PER_S)};
     pthread_cond_clockwait(&a->permit_free, &a->mutex, CLOCK_MONOTONIC, &deadline);
