@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/reading.h"
+#include "counting_account.h"
 
 static void assert_text(const struct nx_buf *buf, const char *expected) {
   assert_false(buf->failed);
@@ -175,6 +176,97 @@ static void buf_reset_keeps_small_memory_only(void **state) {
   nx_buf_reset(&buf, 4096);
   assert_null(buf.data);
   assert_int_equal(buf.capacity, 0);
+}
+
+static void buf_charges_its_capacity(void **state) {
+  (void)state;
+  struct counting_account account = COUNTING_ACCOUNT;
+  struct nx_buf buf = {.account = &account.as_account};
+  assert_int_equal(account.charged, 0);
+  for (int i = 0; i < 100000; i++) {
+    nx_buf_char(&buf, 'x');
+    if (account.charged != buf.capacity) fail_msg("%zu charged for %zu", account.charged, buf.capacity);
+  }
+  nx_buf_printf(&buf, "%0200000d", 1);
+  assert_int_equal(account.charged, buf.capacity);
+  nx_buf_shrink(&buf);
+  assert_int_equal(buf.capacity, 300000);
+  assert_int_equal(account.charged, 300000);
+  nx_buf_shrink(&buf);
+  assert_int_equal(account.charged, 300000);
+  nx_buf_reset(&buf, 300000);
+  assert_int_equal(account.charged, 300000);
+  nx_buf_shrink(&buf); /* of nothing: all */
+  assert_null(buf.data);
+  assert_int_equal(account.charged, 0);
+  nx_buf_lit(&buf, "again");
+  nx_buf_reset(&buf, 10);
+  assert_int_equal(account.charged, 0);
+  nx_buf_lit(&buf, "again");
+  nx_buf_deinit(&buf);
+  assert_int_equal(account.charged, 0);
+  assert_ptr_equal(buf.account, &account.as_account); /* ready for more */
+  nx_buf_deinit(&buf);
+}
+
+static void buf_that_is_refused_fails_and_keeps_what_it_has(void **state) {
+  (void)state;
+  struct counting_account account = COUNTING_ACCOUNT;
+  account.limit = 1000;
+  struct nx_buf buf = {.account = &account.as_account};
+  nx_buf_lit(&buf, "kept");
+  assert_null(nx_buf_reserve(&buf, 2000));
+  assert_true(buf.failed && buf.starved);
+  assert_memory_equal(buf.data, "kept", 4);
+  assert_int_equal(account.charged, buf.capacity);
+  nx_buf_lit(&buf, "x"); /* sticky, though there would be room */
+  assert_int_equal(buf.len, 4);
+  nx_buf_reset(&buf, 1000);
+  assert_false(buf.failed || buf.starved);
+  nx_buf_lit(&buf, "x");
+  assert_text(&buf, "x");
+  nx_buf_deinit(&buf);
+  assert_int_equal(account.charged, 0);
+
+  account.limit = 0;
+  nx_buf_printf(&buf, "%d", 1);
+  assert_true(buf.failed && buf.starved && !buf.data);
+  nx_buf_deinit(&buf);
+}
+
+/* Past its own limit a buffer has failed, but memory was not the reason. */
+static void buf_past_its_limit_is_not_starved(void **state) {
+  (void)state;
+  struct counting_account account = COUNTING_ACCOUNT;
+  struct nx_buf buf = {.account = &account.as_account, .limit = 10};
+  nx_buf_lit(&buf, "0123456789");
+  nx_buf_char(&buf, 'a');
+  assert_true(buf.failed && !buf.starved);
+  nx_buf_deinit(&buf);
+  buf = (struct nx_buf){.account = &account.as_account};
+  assert_null(nx_buf_reserve(&buf, SIZE_MAX / 2 + 1)); /* no memory for that */
+  assert_true(buf.failed && buf.starved);
+  nx_buf_deinit(&buf);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* whose malloc gives up */
+  assert_null(nx_buf_reserve(&buf, PTRDIFF_MAX)); /* charged, and returned when malloc refuses */
+#endif
+  assert_int_equal(account.charged, 0);
+}
+
+/* How a result goes from an execution to a response: the copy owns bytes and charge. */
+static void buf_is_given_away_by_copy(void **state) {
+  (void)state;
+  struct counting_account account = COUNTING_ACCOUNT;
+  struct nx_buf from = {.account = &account.as_account};
+  nx_buf_lit(&from, "moved");
+  struct nx_buf to = from;
+  from = (struct nx_buf){.account = from.account};
+  nx_buf_deinit(&from);
+  assert_int_equal(account.charged, to.capacity);
+  nx_buf_lit(&to, " here");
+  assert_text(&to, "moved here");
+  nx_buf_deinit(&to);
+  assert_int_equal(account.charged, 0);
 }
 
 /* JSON strings */
@@ -454,6 +546,10 @@ int main(void) {
     cmocka_unit_test(buf_limit_holds_within_a_larger_capacity),
     cmocka_unit_test(buf_impossible_sizes_fail_cleanly),
     cmocka_unit_test(buf_reset_keeps_small_memory_only),
+    cmocka_unit_test(buf_charges_its_capacity),
+    cmocka_unit_test(buf_that_is_refused_fails_and_keeps_what_it_has),
+    cmocka_unit_test(buf_past_its_limit_is_not_starved),
+    cmocka_unit_test(buf_is_given_away_by_copy),
     cmocka_unit_test(json_strings),
     cmocka_unit_test(json_string_of_random_bytes_is_stable),
     LOG_TEST(log_text_lines),

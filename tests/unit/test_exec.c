@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "exec/exec.h"
 #include "exec/result.h"
+#include "metrics/metrics.h"
 #include "sandbox/thread.h"
 
 static struct nx_config config;
@@ -24,6 +25,29 @@ static struct nx_registry *registry;
 static struct nx_exec *exec;
 static struct nx_governor *governor;
 static uint64_t idle_floor;
+
+/* What others hold and give back when asked; meanwhile a job may come. */
+static struct {
+  _Atomic uint64_t holds;
+  struct nx_job *comes;
+} hoard;
+
+static enum nx_reclaim give_back(void *unused, uint64_t want, uint64_t deadline_ns, uint64_t *freed) {
+  (void)unused, (void)deadline_ns;
+  usleep(2000);
+  if (hoard.comes) assert_int_equal(nx_exec_submit(exec, hoard.comes), NX_JOB_QUEUED);
+  hoard.comes = NULL;
+  uint64_t bytes = hoard.holds;
+  hoard.holds = 0;
+  nx_governor_release(governor, NX_LAYER_HTTP, bytes);
+  *freed += bytes;
+  return bytes >= want ? NX_RECLAIM_DONE : NX_RECLAIM_NOTHING;
+}
+
+static void hoard_the_budget(void) {
+  hoard.holds = nx_ledger_available(ledger);
+  assert_true(nx_ledger_charge(ledger, NX_LAYER_HTTP, hoard.holds));
+}
 
 static _Atomic int wakes;
 static void count_wake(void *unused) {
@@ -50,6 +74,7 @@ static int set_up(void **state) {
   const struct nx_governor_options memory = {
     .ledger = ledger, .limit_bytes = config.limit_bytes, .reserve_percent = config.memory_reserve_percent};
   assert_int_equal(nx_governor_create(&governor, &memory, &err), 0);
+  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, NULL, give_back});
   struct nx_exec_options options = {.config = &config, .ledger = ledger, .governor = governor, .registry = registry};
   struct nx_exec_hooks hooks = {.wake = count_wake};
   assert_int_equal(nx_exec_create(&exec, &options, &err), 0);
@@ -344,6 +369,47 @@ static void what_fits_later_runs_later(void **state) {
   nx_job_deinit(&job);
 }
 
+/* A job may come while room is made for another, and go first: its wait was short, not one of centuries. */
+static void waits_that_began_meanwhile_are_short(void **state) {
+  (void)state;
+  struct nx_job known = make_job("export default () => 'light'");
+  known.kind = NX_JOB_COMPILE;
+  run_here(&known);
+  struct nx_job heavy = make_job("return 'heavy'"), light = make_job("");
+  light.execution.handler = known.execution.handler;
+  hoard_the_budget();
+  assert_int_equal(nx_exec_submit(exec, &heavy), NX_JOB_QUEUED);
+  hoard.comes = &light;
+  assert_ptr_equal(wait_for_next(), &light); /* room is made every 20 ms at most */
+  assert_ptr_equal(wait_for_next(), &heavy);
+  nx_exec_run(exec, &light);
+  nx_exec_run(exec, &heavy);
+  assert_int_equal(light.execution.outcome, NX_OUTCOME_SUCCESS);
+  assert_int_equal(heavy.execution.outcome, NX_OUTCOME_SUCCESS);
+  struct nx_metrics_totals totals;
+  nx_metrics_totals(&totals);
+  assert_in_range(totals.queue_wait_max_ns, 1, 3600 * NX_NS_PER_S);
+  nx_job_deinit(&light);
+  nx_job_deinit(&heavy);
+  nx_job_deinit(&known);
+}
+
+/* Nobody is in the queue who would have asked for it. */
+static void room_is_made_for_work_that_is_no_request(void **state) {
+  (void)state;
+  struct nx_job job = make_job("return 'at last'");
+  hoard_the_budget();
+  pthread_t thread;
+  pthread_create(&thread, NULL, run_waiting, &job);
+  for (int i = 0; hoard.holds && i < 2000; i++) usleep(1000);
+  uint64_t kept = hoard.holds;
+  if (kept) give_back(NULL, kept, 0, &(uint64_t){0});
+  pthread_join(thread, NULL);
+  assert_int_equal(kept, 0);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+  nx_job_deinit(&job);
+}
+
 static void growth_past_the_budget_is_refused(void **state) {
   (void)state;
   nx_ledger_set_budget(ledger, nx_ledger_total(ledger) + (30u << 20)); /* 16 of them are kept for serving */
@@ -368,6 +434,8 @@ int main(void) {
     cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
     cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_wait_and_are_refused),
     cmocka_unit_test(what_fits_later_runs_later),
+    cmocka_unit_test(waits_that_began_meanwhile_are_short),
+    cmocka_unit_test(room_is_made_for_work_that_is_no_request),
     cmocka_unit_test(growth_past_the_budget_is_refused),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);

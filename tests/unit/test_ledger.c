@@ -95,6 +95,28 @@ static void a_lower_budget_refuses_until_enough_is_released(void **state) {
   assert_true(nx_ledger_charge(&l, NX_LAYER_INSTANCES, 1));
 }
 
+static void charges_leave_what_is_to_be_spared(void **state) {
+  (void)state;
+  struct nx_ledger l = {0};
+  nx_ledger_set_budget(&l, 100);
+  assert_false(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 71, 30));
+  assert_true(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 70, 30));
+  assert_false(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 1, 30));
+  assert_true(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 0, 1000)); /* nothing always fits */
+  assert_true(nx_ledger_charge_sparing(&l, NX_LAYER_INSTANCES, 20, 10));
+  assert_true(nx_ledger_charge(&l, NX_LAYER_INSTANCES, 10));
+  nx_ledger_release(&l, NX_LAYER_HTTP, 70);
+  assert_false(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 1, 100));
+  assert_false(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 1, 101)); /* more to spare than there is */
+  assert_false(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 1, UINT64_MAX));
+  assert_false(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, UINT64_MAX, 10));
+  assert_true(nx_ledger_charge_sparing(&l, NX_LAYER_HTTP, 1, 69));
+  struct nx_ledger_snapshot s = snapshot_of(&l);
+  assert_int_equal(s.total, 31);
+  assert_int_equal(s.layers[NX_LAYER_HTTP].refusals, 6);
+  assert_int_equal(s.layers[NX_LAYER_INSTANCES].refusals, 0);
+}
+
 static void layers_have_names(void **state) {
   (void)state;
   assert_int_equal(NX_LAYER_COUNT, 7);
@@ -234,6 +256,30 @@ static void never_two_at_once(void **state) {
   assert_int_equal(had + s.layers[NX_LAYER_INSTANCES].refusals, THREADS * ROUNDS);
 }
 
+/* Those that spare and those that do not, at once: what is spared stays. */
+static void *charge_sparing(void *arg) {
+  struct worker *w = arg;
+  for (int i = 0; i < ROUNDS; i++) {
+    uint64_t bytes = (uint64_t)rand_r(&w->seed) % (BUDGET / 4);
+    if (!nx_ledger_charge_sparing(w->ledger, NX_LAYER_INSTANCES, bytes, BUDGET / 3)) continue;
+    if (nx_ledger_total(w->ledger) > BUDGET - BUDGET / 3) w->passed++;
+    nx_ledger_release(w->ledger, NX_LAYER_INSTANCES, bytes);
+  }
+  return NULL;
+}
+
+static void racing_charges_leave_what_is_spared(void **state) {
+  (void)state;
+  static struct nx_ledger l;
+  static struct worker workers[THREADS];
+  nx_ledger_set_budget(&l, BUDGET);
+  run_workers(workers, charge_sparing, &l);
+  for (int i = 0; i < THREADS; i++) assert_int_equal(workers[i].passed, 0);
+  struct nx_ledger_snapshot s = snapshot_of(&l);
+  assert_int_equal(s.total, 0);
+  assert_true(s.peak <= BUDGET - BUDGET / 3);
+}
+
 /* Measured layers set by racing threads beside charges: the sums agree in the end, and nothing underflows. */
 static void *set_and_charge(void *arg) {
   struct worker *w = arg;
@@ -266,10 +312,12 @@ int main(void) {
     cmocka_unit_test(overflow_is_refused),
     cmocka_unit_test(measured_layers_are_never_refused),
     cmocka_unit_test(a_lower_budget_refuses_until_enough_is_released),
+    cmocka_unit_test(charges_leave_what_is_to_be_spared),
     cmocka_unit_test(layers_have_names),
     cmocka_unit_test(releasing_too_much_aborts),
     cmocka_unit_test(racing_charges_never_pass_the_budget),
     cmocka_unit_test(never_two_at_once),
+    cmocka_unit_test(racing_charges_leave_what_is_spared),
     cmocka_unit_test(racing_sets_keep_the_sums),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
