@@ -47,7 +47,13 @@ void nx_profile_recall(struct nx_profile *profile, const uint8_t *source_hash) {
 
 void nx_profile_remember(const struct nx_profile *profile, const uint8_t *source_hash) {
   uint32_t peak_bytes = load(&profile->peak_bytes);
-  if (!peak_bytes || score(profile) < 0) return;
+  uint64_t seen = atomic_load_explicit(slot_of(source_hash), memory_order_relaxed);
+  if (!peak_bytes) return;
+  if (score(profile) < 0) { /* its own good word must not outlive it */
+    if (seen >> 24 << 24 == tag_of(source_hash))
+      atomic_compare_exchange_strong_explicit(slot_of(source_hash), &seen, 0, memory_order_relaxed, memory_order_relaxed);
+    return;
+  }
   uint64_t pages = (peak_bytes + (uint64_t)WASM_PAGE_BYTES - 1) / WASM_PAGE_BYTES;
   uint64_t word = tag_of(source_hash) | (pages < 0xffff ? pages : 0xffff) << 8 | (unsigned)(score(profile) + 1);
   atomic_store_explicit(slot_of(source_hash), word, memory_order_relaxed);

@@ -9,8 +9,8 @@
  * forgiven; one that ran for long, or grew, is not for NX_PROFILE_WORST executions.
  *
  * What a good score says outlives the handler's image, which may be dropped when memory is short, just when it matters: a
- * table of fixed size remembers it by the source's hash. Bad scores are not kept there, so that an attacker who brings
- * ever new code cannot push the good ones out.
+ * table of fixed size remembers it by the source's hash. Bad scores only take the handler's own word away there, so that
+ * an attacker who brings ever new code cannot push the good ones out.
  *
  * Ownership: a part of struct nx_handler; the table is the process's. Threads: any. Synchronization: relaxed atomics; of two executions that end at
  * once one may be forgotten. */
