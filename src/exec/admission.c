@@ -244,3 +244,10 @@ void nx__admission_measure_rate(struct nx__admission *a) {
   atomic_store(&a->finished_per_s, (uint32_t)((atomic_load(&a->finished_per_s) + now) / 2));
   pthread_mutex_unlock(&a->mutex);
 }
+
+unsigned nx__admission_retry_after_s(const struct nx__admission *a) {
+  enum { MOST_S = 60 };
+  unsigned depth = a->queue_depth + 1, per_s = a->finished_per_s;
+  unsigned s = per_s ? (depth + per_s - 1) / per_s : (unsigned)((a->config->queue_timeout_ms + 999) / 1000);
+  return s < 1 ? 1 : s > MOST_S ? MOST_S : s;
+}

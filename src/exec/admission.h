@@ -64,5 +64,7 @@ void nx__admission_note_slow(struct nx__admission *admission, int more);
 bool nx__admission_is_due(struct nx__admission *admission, uint64_t now_ns);
 /* Once a second. */
 void nx__admission_measure_rate(struct nx__admission *admission);
+/* The time that the queue takes at the rate of the last seconds. */
+unsigned nx__admission_retry_after_s(const struct nx__admission *admission);
 
 #endif

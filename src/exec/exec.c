@@ -99,13 +99,7 @@ enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
 
 struct nx_job *nx_exec_next(struct nx_exec *exec) { return nx__admission_next(&exec->admission); }
 
-/* The time that the queue takes at the rate of the last seconds. */
-unsigned nx_exec_retry_after_s(struct nx_exec *exec) {
-  enum { MOST_S = 60 };
-  unsigned depth = exec->admission.queue_depth + 1, per_s = exec->admission.finished_per_s;
-  unsigned s = per_s ? (depth + per_s - 1) / per_s : (unsigned)((exec->config->queue_timeout_ms + 999) / 1000);
-  return s < 1 ? 1 : s > MOST_S ? MOST_S : s;
-}
+unsigned nx_exec_retry_after_s(struct nx_exec *exec) { return nx__admission_retry_after_s(&exec->admission); }
 
 /* ---- Running --------------------------------------------------------------------------------------------------------- */
 
