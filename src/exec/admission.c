@@ -41,9 +41,21 @@ static void expect(struct nx__admission *a, struct nx_job *job) {
 
 /* ---- Beginning; all under the mutex ----------------------------------------------------------------------------- */
 
+static bool is_heavy_waiting(const struct nx__admission *a) { return a->waiting || a->lanes[NX__LANE_HEAVY].head; }
+
+/* After a streak of light ones the next permit is a heavy one's, if that is what it lacks. Not while slow ones hold all
+ * of them: its turn would be far off. */
+static bool is_heavys_turn(const struct nx__admission *a) {
+  if (a->streak < LIGHT_STREAK || a->slow >= (int)a->config->max_instances) return false;
+  const struct nx_job *head = a->lanes[NX__LANE_HEAVY].head;
+  return a->waiting ? !a->waits_for_memory : head && !head->_short_of_memory;
+}
+
 static unsigned permits_for(const struct nx__admission *a, const struct nx_job *job) {
   unsigned permits = a->config->max_instances;
-  if (job->_lane != NX__LANE_LIGHT || a->slow <= 0) return permits;
+  if (job->_lane != NX__LANE_LIGHT) return permits;
+  if (is_heavys_turn(a)) return permits - 1;
+  if (a->slow <= 0) return permits;
   return permits + ((unsigned)a->slow < NX_EXEC_LOANS_MAX ? (unsigned)a->slow : NX_EXEC_LOANS_MAX);
 }
 
@@ -61,10 +73,12 @@ static bool is_shed(const struct nx__admission *a, const struct nx_job *job) {
 }
 
 static bool try_begin(struct nx__admission *a, struct nx_job *job) {
-  if (!has_permit(a, job)) return false;
+  bool permit = has_permit(a, job);
   job->_short_of_memory =
-    is_shed(a, job) || !nx_pool_try_reserve(a->pool, &job->reservation, job->_expected_bytes, demand_of(a, job));
-  if (job->_short_of_memory) return false;
+    permit && (is_shed(a, job) ||
+               !nx_pool_try_reserve(a->pool, &job->reservation, job->_expected_bytes, demand_of(a, job)));
+  if (!permit || job->_short_of_memory) return false;
+  a->streak = job->_lane == NX__LANE_LIGHT && is_heavy_waiting(a) ? a->streak + 1 : 0;
   a->running++;
   job->state = NX_JOB_ADMITTED;
   return true;
@@ -84,7 +98,10 @@ static struct nx_job *dequeue(struct nx__admission *a, enum nx__lane which) {
   struct nx__lane_queue *lane = &a->lanes[which];
   struct nx_job *job = lane->head;
   lane->head = job->_next;
-  if (!lane->head) lane->tail = &lane->head;
+  if (lane->head)
+    lane->head->_short_of_memory = job->_short_of_memory; /* what was missing for the one is for the next */
+  else
+    lane->tail = &lane->head;
   a->queue_depth--;
   return job;
 }
@@ -111,7 +128,9 @@ static void refuse(struct nx__admission *a, struct nx_job *job, enum nx_job_stat
 enum nx_job_state nx__admission_submit(struct nx__admission *a, struct nx_job *job) {
   expect(a, job);
   pthread_mutex_lock(&a->mutex);
-  if (a->lanes[job->_lane].head || !try_begin(a, job)) {
+  const struct nx_job *head = a->lanes[job->_lane].head;
+  job->_short_of_memory = head && head->_short_of_memory;
+  if (head || !try_begin(a, job)) {
     if (a->queue_depth < a->config->queue_max)
       enqueue(a, job);
     else
@@ -153,7 +172,6 @@ static struct nx_job *take_ready(struct nx__admission *a) {
     struct nx_job *job = a->lanes[lane].head;
     /* Who waits in nx__admission_wait comes before the queue. */
     if (!job || (a->waiting && lane == NX__LANE_HEAVY) || !try_begin(a, job)) continue;
-    a->streak = lane == NX__LANE_LIGHT && a->lanes[NX__LANE_HEAVY].head ? a->streak + 1 : 0;
     return dequeue(a, lane);
   }
   return NULL;
@@ -191,7 +209,7 @@ struct nx_job *nx__admission_next(struct nx__admission *a) {
     job = take_ready(a); /* which may have been queued meanwhile */
   }
   pthread_mutex_unlock(&a->mutex);
-  if (job) nx_metrics_queue_wait(nx_clock_ns() - job->_queued_ns);
+  if (job) nx_metrics_queue_wait(nx_clock_ns() - job->_queued_ns); /* `now` may be from before it came */
   return job;
 }
 
@@ -200,7 +218,8 @@ void nx__admission_wait(struct nx__admission *a, struct nx_job *job) {
   pthread_mutex_lock(&a->mutex);
   a->waiting++;
   while (!try_begin(a, job)) {
-    make_room(a, has_permit(a, job) ? job : NULL, nx_clock_ns());
+    a->waits_for_memory = job->_short_of_memory;
+    make_room(a, job->_short_of_memory ? job : NULL, nx_clock_ns());
     uint64_t until = nx_clock_ns() + RECLAIM_EVERY_NS;
     const struct timespec deadline = {(time_t)(until / NX_NS_PER_S), (long)(until % NX_NS_PER_S)};
     pthread_cond_clockwait(&a->permit_free, &a->mutex, CLOCK_MONOTONIC, &deadline);

@@ -11,7 +11,8 @@
  * The light lane goes first, but after LIGHT_STREAK of them the heavy one has its turn. So a large handler does not
  * starve small ones: the governor keeps a part of the budget that only light executions may use, and when executions
  * that compute for long hold all permits, they lend up to NX_EXEC_LOANS_MAX of them to light ones. Nor do small ones starve
- * a large one, which waits in its own lane for memory that light ones hardly take.
+ * a large one, which waits in its own lane for memory that light ones hardly take; when it has its turn and lacks a permit
+ * only, nothing is lent until it has begun, unless slow ones hold all permits.
  *
  * Threads: any. Synchronization: one mutex. Nothing is freed or reclaimed under it. */
 #ifndef NX_EXEC_ADMISSION_H
@@ -35,6 +36,7 @@ struct nx__admission {
   _Atomic unsigned running, queue_depth;
   int slow;          /* running ones that the watchdog has called slow; −1 while it has yet to be told of an end */
   unsigned waiting;  /* threads in nx__admission_wait */
+  bool waits_for_memory; /* so did the last of them that tried */
   unsigned streak;   /* light ones begun while a heavy one waited */
   struct nx__lane_queue {
     struct nx_job *head, **tail;
