@@ -19,7 +19,6 @@
 #define SLACK_BYTES 65536         /* that a response may have: slow readers hold it for long */
 #define READ_BYTES 4096
 #define READ_BODY_BYTES 65536
-#define LINGER_MS 2000
 #define LINGER_BYTES (1U << 20)
 
 enum step {
@@ -54,9 +53,9 @@ static struct nx_http_io *io_create(struct nx_http_server *server) {
 
 static struct nx_http_io *io_acquire(struct nx_http_worker *worker, struct nx_http_conn *conn) {
   struct nx_http_server *server = worker->server;
-  struct nx_http_io *io = worker->spare;
   while (!nx_account_charge(server->options.sockets, nx__http_socket_bytes(server)))
     if (!nx__http_shed_stalled(worker)) return NULL;
+  struct nx_http_io *io = worker->spare; /* now: what was shed may have become one */
   if (io) {
     worker->spare = io->next_spare;
     worker->spares--;
@@ -221,7 +220,7 @@ static enum step linger(struct nx_http_worker *worker, struct nx_http_conn *conn
   conn->io = NULL;
   conn->discard_left = LINGER_BYTES;
   if (shutdown(conn->fd, SHUT_WR) < 0) return end(worker, conn);
-  enter(conn, NX__HTTP_LINGER, LINGER_MS);
+  enter(conn, NX__HTTP_LINGER, NX__HTTP_LINGER_MS);
   return GO_ON;
 }
 

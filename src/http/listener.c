@@ -143,35 +143,44 @@ static uint64_t phase_timeout_ms(const struct nx_http_options *options, enum nx_
   case NX__HTTP_HEADERS: return options->header_timeout_ms;
   case NX__HTTP_BODY: return options->body_timeout_ms;
   case NX__HTTP_WRITING: return options->write_timeout_ms;
+  case NX__HTTP_LINGER: return NX__HTTP_LINGER_MS;
   default: return 0;
   }
 }
 
-/* When its phase began, if it waits for its client in one that has a message half way; else UINT64_MAX. */
-static uint64_t waits_since(const struct nx_http_server *server, const struct nx_http_conn *conn) {
+/* When its phase began, if that is one in which it has a message half way, or only lingers; else UINT64_MAX. */
+static uint64_t stalled_since(const struct nx_http_server *server, const struct nx_http_conn *conn) {
   uint64_t timeout_ms = phase_timeout_ms(&server->options, nx__http_phase(conn));
-  bool waits = timeout_ms && atomic_load(&conn->owner) == NX__HTTP_IDLE;
-  return waits ? nx__http_deadline(conn) - timeout_ms * NX_NS_PER_MS : UINT64_MAX;
+  return timeout_ms ? nx__http_deadline(conn) - timeout_ms * NX_NS_PER_MS : UINT64_MAX;
+}
+
+/* The one that has waited for its client for longest, since before *since_ns, which becomes that time. */
+static struct nx_http_conn *find_stalled(struct nx_http_server *server, uint64_t *since_ns) {
+  struct nx_http_conn *oldest = NULL;
+  for (int fd = 0, top = atomic_load(&server->top_fd); fd <= top; fd++) {
+    struct nx_http_conn *conn = &server->conns[fd];
+    uint64_t since = atomic_load(&conn->owner) == NX__HTTP_IDLE ? stalled_since(server, conn) : UINT64_MAX;
+    if (since >= *since_ns) continue;
+    *since_ns = since;
+    oldest = conn;
+  }
+  return oldest;
 }
 
 bool nx__http_shed_stalled(struct nx_http_worker *worker) {
   struct nx_http_server *server = worker->server;
-  struct nx_http_conn *oldest = NULL;
-  uint64_t least = nx__http_now() - NX__HTTP_STALL_MS * NX_NS_PER_MS;
-  for (int fd = 0, top = atomic_load(&server->top_fd); fd <= top; fd++) {
-    uint64_t since = waits_since(server, &server->conns[fd]);
-    if (since >= least) continue;
-    least = since;
-    oldest = &server->conns[fd];
+  for (;;) {
+    uint64_t since = nx__http_now() - NX__HTTP_STALL_MS * NX_NS_PER_MS;
+    struct nx_http_conn *conn = find_stalled(server, &since);
+    if (!conn) return false;
+    if (!nx__http_try_own(conn)) continue; /* another worker was quicker: there may be more */
+    if (stalled_since(server, conn) == since) {
+      nx__http_conn_cut(worker, conn);
+      atomic_fetch_add(&server->evicted, 1);
+      return true;
+    }
+    nx__http_conn_yield(server, conn); /* it went on meanwhile */
   }
-  if (!oldest || !nx__http_try_own(oldest)) return false;
-  if (nx__http_phase(oldest) == NX__HTTP_QUIET) { /* its message came to its end meanwhile */
-    nx__http_conn_yield(server, oldest);
-    return false;
-  }
-  nx__http_conn_cut(worker, oldest);
-  atomic_fetch_add(&server->evicted, 1);
-  return true;
 }
 
 /* No descriptor for the connection that waits: a reserved one is used to take it and turn it away, because an
@@ -187,7 +196,8 @@ static bool shed(struct nx_http_server *server) {
 
 /* --- accepting ----------------------------------------------------------------------------------------------- */
 
-/* Who has been idle for a while goes first, then who has a message half way for long, then anybody who is idle. */
+/* Who has been idle for a while goes first, then who has a message half way (or lingers) for long, then anybody who is
+ * idle. */
 static bool make_way(struct nx_http_worker *worker) {
   return evict_longest_idle(worker, LONG_IDLE_MS * NX_NS_PER_MS) || nx__http_shed_stalled(worker) ||
          evict_longest_idle(worker, 0);
