@@ -48,7 +48,7 @@ struct app {
   struct nx_http_exchange *parked[PARKED_MAX], *ready[PARKED_MAX];
   unsigned parked_count, ready_count;
   _Atomic unsigned handled, refused, finished, threads, slow_inside;
-  _Atomic bool slow_may_end, fail_init, spend_thread;
+  _Atomic bool slow_may_end, fail_init, spend_thread, hurried;
   _Atomic unsigned thread_exits;
 };
 
@@ -68,6 +68,12 @@ static inline void big(struct nx_http_response *response, size_t len) {
   response->content_type = "application/octet-stream";
   for (size_t i = 0; room && i < len; i++) room[i] = (char)(i * 7 + i / 4096);
   if (room) response->body.len = len;
+}
+
+/* `len` bytes in a buffer that has room for many more. */
+static inline void slack(struct nx_http_response *response, size_t len) {
+  nx_buf_reserve(&response->body, 4 * MIB);
+  big(response, len);
 }
 
 static inline enum nx_http_next park(struct app *of, struct nx_http_exchange *exchange) {
@@ -110,6 +116,8 @@ static inline enum nx_http_next handle(void *self, struct nx_http_exchange *exch
   response->close = is(request->path, "/close");
   if (is(request->path, "/big"))
     big(response, (size_t)strtoul(request->query.data, NULL, 10));
+  else if (is(request->path, "/slack"))
+    slack(response, (size_t)strtoul(request->query.data, NULL, 10));
   else if (is(request->path, "/none"))
     response->status = 204;
   else if (is(request->path, "/unchanged"))
@@ -157,6 +165,8 @@ static inline void thread_exit(void *self) {
 }
 
 static inline bool thread_is_spent(void *self) { return atomic_exchange(&((struct app *)self)->spend_thread, false); }
+
+static inline bool is_hurried(void *self) { return atomic_load(&((struct app *)self)->hurried); }
 
 static inline void refuse(void *self, struct nx_http_response *response, enum nx_error_code code,
                           const char *detail) {
@@ -214,6 +224,7 @@ static const struct nx_http_app callbacks = {
   .thread_init = thread_init,
   .thread_exit = thread_exit,
   .thread_is_spent = thread_is_spent,
+  .is_hurried = is_hurried,
   .refuse = refuse,
   .finished = finished,
 };

@@ -309,6 +309,59 @@ static void work_that_is_no_request_waits(void **state) {
   nx_job_deinit(&waiting);
 }
 
+static void *run_admitted(void *job) {
+  struct nx_error err;
+  nx_sandbox_thread_enter(&err);
+  nx_exec_run(exec, job);
+  nx_sandbox_thread_leave();
+  return NULL;
+}
+
+/* Two that compute without end hold both permits: a light one is let through beside them, a heavy one is not, and what
+ * is shown is never more than there are. */
+static void light_ones_run_beside_spinners(void **state) {
+  (void)state;
+  struct nx_job compiled = make_job("return 'light'"), spinners[2], large = make_job("return 'heavy'"), small[2], *job;
+  compiled.kind = NX_JOB_COMPILE;
+  run_here(&compiled);
+  uint64_t queue_timeout_ms = config.queue_timeout_ms;
+  config.queue_timeout_ms = 600000;
+  pthread_t threads[2];
+  for (int i = 0; i < 2; i++) {
+    spinners[i] = make_job("for (;;);");
+    assert_int_equal(nx_exec_submit(exec, &spinners[i]), NX_JOB_ADMITTED);
+    pthread_create(&threads[i], NULL, run_admitted, &spinners[i]);
+  }
+  assert_int_equal(nx_exec_submit(exec, &large), NX_JOB_QUEUED);
+  for (int i = 0; i < 2; i++) {
+    small[i] = make_job("");
+    small[i].execution.handler = nx_handler_hold(compiled.execution.handler);
+    small[i]._owns_handler = true;
+    if (nx_exec_submit(exec, &small[i]) == NX_JOB_QUEUED) {
+      while (!(job = nx_exec_next(exec))) usleep(1000);
+      assert_ptr_equal(job, &small[i]);
+    }
+    struct nx_exec_stats stats;
+    nx_exec_read_stats(exec, &stats);
+    assert_int_equal(stats.active, 2);
+    assert_int_equal(stats.max, 2);
+    assert_int_equal(stats.queue_depth, 1);
+    nx_exec_run(exec, &small[i]);
+    assert_int_equal(small[i].execution.outcome, NX_OUTCOME_SUCCESS);
+  }
+  for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+  assert_ptr_equal(nx_exec_next(exec), &large);
+  nx_exec_run(exec, &large);
+  config.queue_timeout_ms = queue_timeout_ms;
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(spinners[i].execution.outcome, NX_OUTCOME_TIMEOUT);
+    nx_job_deinit(&spinners[i]);
+    nx_job_deinit(&small[i]);
+  }
+  nx_job_deinit(&large);
+  nx_job_deinit(&compiled);
+}
+
 static void trim(void) {
   uint64_t freed = 0;
   assert_int_equal(nx_exec_reclaim_instances(exec, UINT64_MAX, UINT64_MAX, &freed), NX_RECLAIM_NOTHING);
@@ -432,7 +485,7 @@ int main(void) {
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
     cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
-    cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_wait_and_are_refused),
+    cmocka_unit_test(light_ones_run_beside_spinners), cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_wait_and_are_refused),
     cmocka_unit_test(what_fits_later_runs_later),
     cmocka_unit_test(waits_that_began_meanwhile_are_short),
     cmocka_unit_test(room_is_made_for_work_that_is_no_request),
