@@ -32,7 +32,11 @@ DEFAULTS = {
     "TIMEOUT_MS": int(5000 * SLOWNESS),
     "QUEUE_TIMEOUT_MS": int(20000 * SLOWNESS),
     "SHUTDOWN_GRACE_MS": int(10000 * SLOWNESS),
+    "IDLE_TRIM_MS": 300,
 }
+# What the layer http has at rest: the connection that asks, with its buffers, and two spare sets of buffers for each worker
+# that waits at the sockets (there are about as many as cores, and two).
+HTTP_FLOOR_BYTES = (8 << 10) + (64 << 10) + (32 << 10) * (1 + 2 * (len(os.sched_getaffinity(0)) + 2))
 CRASH = re.compile(r"sanitizer|runtime error:|assert|fatal|stack smashing|core dumped|corrupted|double free", re.I)
 
 
@@ -128,6 +132,13 @@ class Server:
     def wait_ready(self):
         wait_until(self.find_port, 20, "the port")
         wait_until(lambda: self.get("/readyz").status == 200, 20, "readiness")
+
+    def wait_trimmed(self):
+        """Idle instances give all they hold back, and the ledger knows."""
+        try:
+            wait_until(lambda: self.health()["memory"]["layers"]["instances"] == 0, 20, "the end of idle instances")
+        except AssertionError:
+            pytest.fail(f"memory is still charged: {self.health()}")
 
     def signal(self, number):
         if self.process.poll() is None:
@@ -254,10 +265,20 @@ class Server:
 
     # ---- After a test -------------------------------------------------------------------------------------------------
 
+    def is_at_rest(self):
+        """Nothing runs or waits, and of the ledger no request has anything left."""
+        health = self.health()
+        layers = health["memory"]["layers"]
+        return (health["instances"]["active"] == health["instances"]["suspended"] == layers["suspended"] == 0
+                and layers["http"] <= HTTP_FLOOR_BYTES)
+
     def settle(self, before):
-        """No instance in use, no descriptor more than before."""
+        """At rest, no descriptor more than before."""
         assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log()[-3000:]}"
-        wait_until(lambda: self.health()["instances"]["active"] == 0, 15, "an idle server")
+        try:
+            wait_until(self.is_at_rest, 15, "an idle server")
+        except AssertionError:
+            pytest.fail(f"not at rest: {self.health()}")
         self.disconnect()
         try:
             wait_until(lambda: len(self.fds()) <= len(before), 15, "the close of descriptors")
@@ -324,7 +345,10 @@ class Background:
 def module_server(request, tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("server"), getattr(request.module, "SETTINGS", None))
     yield server
-    server.stop()
+    try:
+        server.wait_trimmed()
+    finally:
+        server.stop()
 
 
 @pytest.fixture
