@@ -13,6 +13,8 @@
 #include "http/server_internal.h"
 
 #define SWEEP_MS 250
+/* Who moves a message at such a rate (1 MiB/s) is not given up when memory for buffers is short. */
+#define HURRIED_BYTES_PER_MS 1024u
 /* Descriptors below this plus max_connections may be connections: the process has others, and gets them first. */
 #define OTHER_DESCRIPTORS 4096
 
@@ -38,6 +40,14 @@ static uint64_t hurry_ns(const struct nx_http_server *server, const struct nx_ht
   return timeout_ms > options->hurried_timeout_ms ? (timeout_ms - options->hurried_timeout_ms) * NX_NS_PER_MS : 0;
 }
 
+/* Of a connection that the caller owns. Whoever gets on at a fair rate is no slow client, only one with much to move. */
+static bool is_over(const struct nx_http_server *server, const struct nx_http_conn *conn, uint64_t now, bool hurried) {
+  uint64_t deadline = nx__http_deadline(conn), hurry = hurried ? hurry_ns(server, conn) : 0;
+  if (!hurry || deadline <= now) return deadline <= now;
+  size_t moved = nx__http_phase(conn) == NX__HTTP_WRITING ? conn->io->sent : conn->io->in.len;
+  return deadline + moved / HURRIED_BYTES_PER_MS * NX_NS_PER_MS <= now + hurry;
+}
+
 static void sweep(struct nx_http_worker *worker) {
   struct nx_http_server *server = worker->server;
   uint64_t now = nx__http_now();
@@ -47,7 +57,7 @@ static void sweep(struct nx_http_worker *worker) {
     if (atomic_load(&conn->owner) != NX__HTTP_IDLE) continue;
     if (nx__http_deadline(conn) > now + (hurried ? hurry_ns(server, conn) : 0)) continue;
     if (!nx__http_try_own(conn)) continue;
-    if (nx__http_deadline(conn) <= now + (hurried ? hurry_ns(server, conn) : 0)) /* it may have been used in between */
+    if (is_over(server, conn, now, hurried)) /* it may have been used in between */
       nx__http_conn_timeout(worker, conn);
     else
       nx__http_conn_yield(server, conn);

@@ -76,8 +76,8 @@ struct nx_http_app {
   void (*thread_exit)(void *self);
   /* Asked on a worker between requests: true ends this thread, and another takes its place. */
   bool (*thread_is_spent)(void *self);
-  /* Memory for buffers is short: clients that have been sending or receiving for longer than `hurried_timeout_ms` are
-   * given up. */
+  /* Memory for buffers is short: clients that have been sending or receiving for longer than `hurried_timeout_ms`, and
+   * slower than 1 MiB/s beyond it, are given up. */
   bool (*is_hurried)(void *self);
   /* A request that the server itself refused: fills the response with a problem (RFC 9457). response->status is set
    * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). */

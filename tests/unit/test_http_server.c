@@ -817,6 +817,28 @@ static void test_hurried(void **state) {
   stop();
 }
 
+/* Who gets on at a fair rate is not given up, however long it takes. */
+static void test_hurried_but_fast(void **state) {
+  (void)state;
+  struct nx_http_options options = defaults();
+  options.hurried_timeout_ms = 50;
+  start(options);
+  atomic_store(&app->hurried, true);
+  int fd = try_dial(4 * KIB);
+  say(fd, GET("/big?8388608"));
+  struct reply reply = {0};
+  for (size_t head = 0; head < 4 || memcmp(reply.head + head - 4, "\r\n\r\n", 4); head++)
+    assert_true(read_exactly(fd, reply.head + head, 1));
+  static char scratch[64 * KIB];
+  for (size_t at = 0; at < 8 * MIB; at += sizeof scratch) {
+    assert_true(read_exactly(fd, scratch, sizeof scratch));
+    usleep(8000); /* 8 MiB/s, for a second: four sweeps */
+  }
+  close(fd);
+  EVENTUALLY(stats().connections == 0);
+  stop();
+}
+
 /* --- the end ------------------------------------------------------------------------------------------------- */
 
 static void test_drain(void **state) {
@@ -970,6 +992,7 @@ int main(void) {
     cmocka_unit_test(test_any_limit_of_buffers),
     cmocka_unit_test(test_slack_is_given_back),
     cmocka_unit_test(test_hurried),
+    cmocka_unit_test(test_hurried_but_fast),
     cmocka_unit_test(test_drain),
     cmocka_unit_test(test_drain_under_load),
     cmocka_unit_test(test_create_destroy),
