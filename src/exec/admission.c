@@ -37,6 +37,7 @@ static void expect(struct nx__admission *a, struct nx_job *job) {
   bool light = nx_profile_is_light(profile, nx_execution_input_bytes(x));
   job->_lane = light ? NX__LANE_LIGHT : NX__LANE_HEAVY;
   job->_expected_bytes = nx_pool_reservation_bytes(a->pool, bytes);
+  job->_least_bytes = nx_pool_reservation_bytes(a->pool, image);
 }
 
 /* ---- Beginning; all under the mutex ----------------------------------------------------------------------------- */
@@ -72,11 +73,22 @@ static bool is_shed(const struct nx__admission *a, const struct nx_job *job) {
   return job->_lane == NX__LANE_HEAVY && a->running && nx_governor_state(a->governor) == NX_GOVERNOR_SHEDDING;
 }
 
+static bool has_waited_long(const struct nx__admission *a, const struct nx_job *job) {
+  return job->_queued_ns && nx_clock_ns() - job->_queued_ns > a->config->queue_timeout_ms * NX_NS_PER_MS / 2;
+}
+
+/* When nothing else runs and what is expected of it still does not fit, it begins with less: it may need less today, and
+ * to wait for what is never there would keep it out for good. */
+static bool reserve(struct nx__admission *a, struct nx_job *job) {
+  enum nx_demand demand = demand_of(a, job);
+  return nx_pool_try_reserve(a->pool, &job->reservation, job->_expected_bytes, demand) ||
+         (!a->running && has_waited_long(a, job) &&
+          nx_pool_try_reserve(a->pool, &job->reservation, job->_least_bytes, demand));
+}
+
 static bool try_begin(struct nx__admission *a, struct nx_job *job) {
   bool permit = has_permit(a, job);
-  job->_short_of_memory =
-    permit && (is_shed(a, job) ||
-               !nx_pool_try_reserve(a->pool, &job->reservation, job->_expected_bytes, demand_of(a, job)));
+  job->_short_of_memory = permit && (is_shed(a, job) || !reserve(a, job));
   if (!permit || job->_short_of_memory) return false;
   a->streak = job->_lane == NX__LANE_LIGHT && is_heavy_waiting(a) ? a->streak + 1 : 0;
   a->running++;
@@ -215,6 +227,7 @@ struct nx_job *nx__admission_next(struct nx__admission *a) {
 
 void nx__admission_wait(struct nx__admission *a, struct nx_job *job) {
   expect(a, job);
+  job->_queued_ns = nx_clock_ns();
   pthread_mutex_lock(&a->mutex);
   a->waiting++;
   while (!try_begin(a, job)) {

@@ -52,7 +52,7 @@ struct nx_job {
 
   struct nx_job *_next;
   uint64_t _queued_ns;
-  uint64_t _expected_bytes;
+  uint64_t _expected_bytes, _least_bytes;
   int _lane;
   bool _short_of_memory;        /* had a permit, and no room in the budget */
   bool _owns_handler;

@@ -15,6 +15,7 @@
 /* Time that one call may spend on giving back. */
 #define CHARGE_RECLAIM_NS (10 * NX_NS_PER_MS)
 #define LOOK_RECLAIM_NS (5 * NX_NS_PER_MS)
+#define VAIN_NS (20 * NX_NS_PER_MS)
 /* The process is the largest of so many looks: what others hold is subtracted from it as charged, not as touched, and
  * so it seems small just when much is charged. */
 #define PROCESS_LOOKS 32u
@@ -49,6 +50,7 @@ struct nx_governor {
   _Atomic uint64_t limit;
   _Atomic uint64_t spare[NX_DEMAND_COUNT];
   _Atomic int state;
+  _Atomic uint64_t vain_until_ns; /* a charge has just had all given back that there was */
   /* Synchronization: `reclaiming` is held by the thread that reclaims. */
   pthread_mutex_t reclaiming;
   struct nx_reclaimer reclaimers[NX_RECLAIMERS_MAX];
@@ -166,8 +168,16 @@ bool nx_governor_try_charge(struct nx_governor *governor, enum nx_layer layer, u
          nx_ledger_charge_sparing(governor->ledger, layer, bytes, load(&governor->spare[demand]));
 }
 
+/* A guest may ask for growth in a loop, and a probe's buffer must not queue for a turn at reclaiming: after a try that did
+ * not make enough room these two do not try again for a while. */
+static bool is_vain(const struct nx_governor *governor, enum nx_demand demand) {
+  bool hasty = demand == NX_DEMAND_GROWTH || demand == NX_DEMAND_SERVE;
+  return hasty && nx_clock_ns() < load(&governor->vain_until_ns);
+}
+
 bool nx_governor_charge(struct nx_governor *governor, enum nx_layer layer, uint64_t bytes, enum nx_demand demand) {
-  if (missing(governor, bytes, demand)) nx_governor_make_room(governor, bytes, demand);
+  if (missing(governor, bytes, demand) && !is_vain(governor, demand) && !nx_governor_make_room(governor, bytes, demand))
+    store(&governor->vain_until_ns, nx_clock_ns() + VAIN_NS);
   return nx_ledger_charge_sparing(governor->ledger, layer, bytes, load(&governor->spare[demand]));
 }
 

@@ -64,12 +64,13 @@ def test_queued_requests_run_in_order_of_arrival(start):
         active(server, 1)
         waiting = []
         for i in range(5):
-            waiting.append(Background(lambda: server.value("return Date.now() * 1000 + performance.now() % 1")))
+            # Each takes some milliseconds of the only permit, so that their times differ.
+            waiting.append(Background(lambda: server.value("const t = Date.now(); while (Date.now() < t + 5); return t")))
             waiting[-1].__enter__()
             queued(server, i + 1)
-        ends = [background.result() for background in waiting]
+        begins = [background.result() for background in waiting]
         assert first.result().status == 200
-    assert ends == sorted(ends)
+    assert begins == sorted(begins)
 
 
 def test_queue_of_none(start):

@@ -374,6 +374,24 @@ static void reclaims_for_who_waits(void **state) {
   end();
 }
 
+/* A peak that no longer fits would keep a handler out for good. */
+static void who_runs_alone_begins_with_less_in_the_end(void **state) {
+  (void)state;
+  begin(2, 10, 64 * MIB);
+  assert_true(nx_governor_charge(governor, NX_LAYER_HANDLERS, 54 * MIB, NX_DEMAND_SERVE));
+  struct nx_job large;
+  SUBMIT(&large, heavy, QUEUED);
+  assert_null(next());
+  large._queued_ns -= config.queue_timeout_ms * NX_NS_PER_MS * 3 / 4;
+  assert_ptr_equal(next(), &large);
+  assert_int_equal(large.state, NX_JOB_ADMITTED);
+  assert_int_equal(large.reservation.bytes, large._least_bytes);
+  assert_true(large._least_bytes < large._expected_bytes);
+  leave(&large);
+  nx_governor_release(governor, NX_LAYER_HANDLERS, 54 * MIB);
+  end();
+}
+
 /* The wait of one that came while room was made for another is short, not negative. */
 static void a_wait_is_never_negative(void **state) {
   (void)state;
@@ -740,6 +758,7 @@ int main(void) {
     cmocka_unit_test(one_alone_may_take_all),
     cmocka_unit_test(reclaims_for_who_waits),
     cmocka_unit_test(a_wait_is_never_negative),
+    cmocka_unit_test(who_runs_alone_begins_with_less_in_the_end),
     cmocka_unit_test(while_shedding_only_light_ones_begin),
     cmocka_unit_test(refused_for_the_queue),
     cmocka_unit_test(refused_for_memory),

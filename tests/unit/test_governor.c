@@ -142,11 +142,11 @@ static void who_is_out_of_time_ends_it(void **state) {
   (void)state;
   create_with_hoards(50 * MIB, 50 * MIB, 0);
   hoards[0].is_slow = true;
-  hoards[0].step = MIB;
-  assert_false(nx_governor_charge(governor, NX_LAYER_HTTP, 10 * MIB, NX_DEMAND_SERVE));
+  hoards[0].step = 3 * MIB;
+  assert_false(nx_governor_charge(governor, NX_LAYER_HTTP, 10 * MIB, NX_DEMAND_WORK));
   assert_true(hoards[0].calls == 1 && hoards[1].calls == 0);
-  assert_true(nx_governor_charge(governor, NX_LAYER_HTTP, 2 * MIB, NX_DEMAND_SERVE)); /* what was given back stays so */
-  assert_int_equal(hoards[0].held, 48 * MIB);
+  assert_true(nx_governor_charge(governor, NX_LAYER_HTTP, 2 * MIB, NX_DEMAND_WORK)); /* what was given back stays so */
+  assert_int_equal(hoards[0].held, 44 * MIB);
   release(NX_LAYER_HTTP, 2 * MIB);
   destroy_with_hoards();
 }
@@ -368,6 +368,20 @@ static void run_threads(void *(*body)(void *), unsigned rounds, struct nx_pool *
   for (unsigned i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
 }
 
+/* Who asks for growth, or for buffers of a probe, again and again does not have everything given back each time. */
+static void vain_reclaiming_is_not_repeated_at_once(void **state) {
+  (void)state;
+  create_with_hoards(0, 0, 0);
+  charge(NX_LAYER_HANDLERS, 60 * MIB);
+  for (int i = 0; i < 50; i++) assert_false(nx_governor_charge(governor, NX_LAYER_INSTANCES, 40 * MIB, NX_DEMAND_GROWTH));
+  assert_in_range(hoards[0].calls, 1, 10);
+  unsigned before = hoards[0].calls;
+  assert_false(nx_governor_charge(governor, NX_LAYER_INSTANCES, 40 * MIB, NX_DEMAND_LARGE));
+  assert_int_equal(hoards[0].calls, before + 1);
+  release(NX_LAYER_HANDLERS, 60 * MIB);
+  destroy_with_hoards();
+}
+
 static _Atomic int inside, crowded, reclaims;
 
 static enum nx_reclaim reclaim_alone(void *unused, uint64_t want, uint64_t deadline_ns, uint64_t *freed) {
@@ -382,7 +396,7 @@ static enum nx_reclaim reclaim_alone(void *unused, uint64_t want, uint64_t deadl
 static void *charge_in_vain(void *argument) {
   const struct worker *w = argument;
   for (unsigned i = 0; i < w->rounds; i++)
-    if (nx_governor_charge(governor, NX_LAYER_HTTP, 2 * MIB, NX_DEMAND_SERVE)) atomic_fetch_add(&crowded, 1);
+    if (nx_governor_charge(governor, NX_LAYER_HTTP, 2 * MIB, NX_DEMAND_WORK)) atomic_fetch_add(&crowded, 1);
   return NULL;
 }
 
@@ -550,6 +564,7 @@ int main(void) {
     cmocka_unit_test(a_charge_has_reclaimers_give_back_in_order),
     cmocka_unit_test(demands_want_their_spare_part_too),
     cmocka_unit_test(who_is_out_of_time_ends_it),
+    cmocka_unit_test(vain_reclaiming_is_not_repeated_at_once),
     cmocka_unit_test(refusals_are_counted_once),
     cmocka_unit_test(room_is_made_without_taking_it),
     cmocka_unit_test(nothing_is_given_back_for_nothing),
