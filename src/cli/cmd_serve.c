@@ -303,11 +303,11 @@ static void drain(struct serve *serve) {
   nx_log(NX_LOG_INFO, idle(serve) ? "stopped" : "stopped with executions cut", NULL);
 }
 
-/* Executions that outlive the grace are inside a guest on a worker thread: there is nothing left to wait for, and the
- * end of the process takes them. */
+/* Executions that outlive the grace are inside a guest, or wait for those that are: there is nothing left to wait for, and
+ * the end of the process takes them. */
 static void stop(struct serve *serve) {
-  nx_directory_destroy(serve->directory);
   if (!idle(serve)) _exit(NX_EXIT_OK);
+  nx_directory_destroy(serve->directory);
   if (serve->admin) nx_http_server_destroy(serve->admin);
   nx_http_server_destroy(serve->app.server);
   nx_exec_destroy(serve->app.exec);

@@ -230,6 +230,7 @@ void nx__admission_wait(struct nx__admission *a, struct nx_job *job) {
   job->_queued_ns = nx_clock_ns();
   pthread_mutex_lock(&a->mutex);
   a->waiting++;
+  a->queue_depth++;
   while (!try_begin(a, job)) {
     a->waits_for_memory = job->_short_of_memory;
     make_room(a, job->_short_of_memory ? job : NULL, nx_clock_ns());
@@ -238,6 +239,7 @@ void nx__admission_wait(struct nx__admission *a, struct nx_job *job) {
     pthread_cond_clockwait(&a->permit_free, &a->mutex, CLOCK_MONOTONIC, &deadline);
   }
   a->waiting--;
+  a->queue_depth--;
   pthread_mutex_unlock(&a->mutex);
 }
 

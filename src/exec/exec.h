@@ -109,7 +109,7 @@ unsigned nx_exec_retry_after_s(struct nx_exec *exec);
 struct nx_exec_stats {
   unsigned max;
   unsigned active;      /* permits in use, lent ones counted once */
-  unsigned queue_depth;
+  unsigned queue_depth; /* work that is no request and waits included */
 };
 void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out);
 

@@ -119,6 +119,22 @@ def test_grace_exceeded(start):
     assert "stopped with executions cut" in server.log()
 
 
+def test_grace_exceeded_while_a_file_waits(start):
+    """A handler's file that waits for a permit does not hold the end up."""
+    server = start({"SHUTDOWN_GRACE_MS": 300, "TIMEOUT_MS": 60000, "MAX_INSTANCES": 1}, handlers={"one.js": "return 1"})
+    spinner = server.connect()
+    spinner.request("POST", "/v1/execute", '{"code": "for (;;);"}')
+    working(server)
+    (server.directory / "handlers" / "two.js").write_text("return 2")
+    wait_until(lambda: b"nexus_queue_depth 1\n" in server.get("/metrics").body, what="the file's turn")
+    begin = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.wait_end(30) == 0
+    assert time.monotonic() - begin < 10 * SLOWNESS
+    assert "with executions cut" in server.log()
+    spinner.close()
+
+
 def test_second_signal_cuts_it_short(start):
     server = start({"SHUTDOWN_GRACE_MS": 60000, "TIMEOUT_MS": 60000})
     connection = server.connect()
