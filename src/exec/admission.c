@@ -14,6 +14,9 @@ void nx__admission_init(struct nx__admission *a, const struct nx_exec_options *o
   a->governor = options->governor;
   a->ledger = options->ledger;
   a->pool = pool;
+  /* Each waits on a connection, which nothing can make go: the other half is left to probes and to those to be refused. */
+  unsigned half = options->config->max_connections / 2;
+  a->queue_max = half && half < options->config->queue_max ? half : options->config->queue_max;
   for (int lane = 0; lane < NX__LANE_COUNT; lane++) a->lanes[lane].tail = &a->lanes[lane].head;
   pthread_mutex_init(&a->mutex, NULL);
   pthread_cond_init(&a->permit_free, NULL);
@@ -143,7 +146,7 @@ enum nx_job_state nx__admission_submit(struct nx__admission *a, struct nx_job *j
   const struct nx_job *head = a->lanes[job->_lane].head;
   job->_short_of_memory = head && head->_short_of_memory;
   if (head || !try_begin(a, job)) {
-    if (a->queue_depth < a->config->queue_max)
+    if (a->queue_depth < a->queue_max)
       enqueue(a, job);
     else
       refuse(a, job, NX_JOB_REFUSED,

@@ -30,6 +30,7 @@ struct nx__admission {
   struct nx_governor *governor;
   struct nx_ledger *ledger;
   struct nx_pool *pool;
+  unsigned queue_max; /* the configured one, and half of the connections at most */
   pthread_mutex_t mutex;
   pthread_cond_t permit_free; /* for nx__admission_wait */
   /* Synchronization: `mutex` guards changes of what is below; the atomics may be read without it. */

@@ -206,5 +206,6 @@ void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out) {
     .max = max,
     .active = running < max ? running : max,
     .queue_depth = exec->admission.queue_depth,
+    .queue_max = exec->admission.queue_max,
   };
 }

@@ -110,6 +110,7 @@ struct nx_exec_stats {
   unsigned max;
   unsigned active;      /* permits in use, lent ones counted once */
   unsigned queue_depth; /* work that is no request and waits included */
+  unsigned queue_max;
 };
 void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out);
 

@@ -48,7 +48,7 @@ static void judge(const struct nx_app *app, struct health *health) {
     complain(health, NX_METRICS_HEALTH_DEGRADED, "tasks wait for memory (PSI)");
   if (memory->unaccounted_is_high)
     complain(health, NX_METRICS_HEALTH_DEGRADED, "the container uses memory that no layer accounts for");
-  if (health->exec.queue_depth >= app->config->queue_max && app->config->queue_max)
+  if (health->exec.queue_depth >= health->exec.queue_max && health->exec.queue_max)
     complain(health, NX_METRICS_HEALTH_DEGRADED, "the queue is full");
   if (app->draining) complain(health, NX_METRICS_HEALTH_UNHEALTHY, "shutting down");
 }

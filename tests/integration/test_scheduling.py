@@ -73,6 +73,15 @@ def test_queued_requests_run_in_order_of_arrival(start):
     assert begins == sorted(begins)
 
 
+def test_the_queue_leaves_connections_for_probes(start):
+    """Whoever waits holds a connection: half of them at most, whatever QUEUE_MAX says."""
+    server = start({"MAX_INSTANCES": 1, "QUEUE_MAX": 100, "MAX_CONNECTIONS": 16})
+    with Background(lambda: in_threads(12, lambda i: spin(server, 300).status)) as busy:
+        wait_until(lambda: server.health()["reasons"] == ["the queue is full"], what="a full queue")
+        assert server.get("/livez").status == 200
+        assert set(busy.result()) <= {200, 503} and busy.result().count(503) >= 3
+
+
 def test_queue_of_none(start):
     server = start({"MAX_INSTANCES": 1, "QUEUE_MAX": 0})
     with Background(lambda: spin(server, 700)) as running:
