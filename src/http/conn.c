@@ -54,7 +54,7 @@ static struct nx_http_io *io_create(struct nx_http_server *server) {
 static struct nx_http_io *io_acquire(struct nx_http_worker *worker, struct nx_http_conn *conn) {
   struct nx_http_server *server = worker->server;
   while (!nx_account_charge(server->options.sockets, nx__http_socket_bytes(server)))
-    if (!nx__http_shed_stalled(worker)) return NULL;
+    if (!nx__http_shed_stalled(worker, NX__HTTP_STALL_MS)) return NULL;
   struct nx_http_io *io = worker->spare; /* now: what was shed may have become one */
   if (io) {
     worker->spare = io->next_spare;

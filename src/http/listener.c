@@ -18,6 +18,7 @@
 #define BACKLOG 1024
 #define STRANGER_MS 1000u
 #define LONG_IDLE_MS 1000u
+#define SHORT_STALL_MS 100u
 
 /* --- creation ------------------------------------------------------------------------------------------------ */
 
@@ -167,10 +168,10 @@ static struct nx_http_conn *find_stalled(struct nx_http_server *server, uint64_t
   return oldest;
 }
 
-bool nx__http_shed_stalled(struct nx_http_worker *worker) {
+bool nx__http_shed_stalled(struct nx_http_worker *worker, uint64_t least_ms) {
   struct nx_http_server *server = worker->server;
   for (;;) {
-    uint64_t since = nx__http_now() - NX__HTTP_STALL_MS * NX_NS_PER_MS;
+    uint64_t since = nx__http_now() - least_ms * NX_NS_PER_MS;
     struct nx_http_conn *conn = find_stalled(server, &since);
     if (!conn) return false;
     if (!nx__http_try_own(conn)) continue; /* another worker was quicker: there may be more */
@@ -196,10 +197,11 @@ static bool shed(struct nx_http_server *server) {
 
 /* --- accepting ----------------------------------------------------------------------------------------------- */
 
-/* Who has been idle for a while goes first, then who has a message half way (or lingers) for long, then anybody who is
- * idle. */
+/* Who has been idle for a while goes first, then who has a message half way (or lingers) for long, or at least for some
+ * time, then anybody who is idle: mostly a client between two requests. */
 static bool make_way(struct nx_http_worker *worker) {
-  return evict_longest_idle(worker, LONG_IDLE_MS * NX_NS_PER_MS) || nx__http_shed_stalled(worker) ||
+  return evict_longest_idle(worker, LONG_IDLE_MS * NX_NS_PER_MS) || nx__http_shed_stalled(worker, NX__HTTP_STALL_MS) ||
+         nx__http_shed_stalled(worker, SHORT_STALL_MS) ||
          evict_longest_idle(worker, 0);
 }
 

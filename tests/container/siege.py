@@ -112,22 +112,32 @@ def ask(connection, message, buffer):
     return attacks.receive(connection, buffer)
 
 
+def ask_again(connection, port, message, buffer):
+    """A server may close a connection between two requests, and the next one then meets the end of it. Clients send that
+    request once more on a new connection (RFC 9112, 9.3.1), and so does this one: the connection, and the answer."""
+    if connection is not None:
+        try:
+            return connection, ask(connection, message, buffer)
+        except ConnectionError:
+            connection.close()
+    connection = attacks.connect(port, GOOD_TIMEOUT_S)
+    return connection, ask(connection, message, buffer)
+
+
 def good_client(stop, port, latencies, failures):
     """Closed loop with a little thought; every answer is checked to the byte."""
     buffer, connection, count = bytearray(65536), None, 0
     while not stop.is_set():
         began = time.perf_counter()
         try:
-            if connection is None:
-                connection = attacks.connect(port, GOOD_TIMEOUT_S)
-            status, body, closes = ask(connection, CART, buffer)
+            connection, (status, body, closes) = ask_again(connection, port, CART, buffer)
             if (status, body) != (200, CART_ANSWER):
                 failures[attacks.outcome(status, body)] += 1
             else:
                 latencies.append((time.perf_counter() - began) * 1000)
         except OSError as error:
             failures[f"{type(error).__name__}: {error}"] += 1
-            closes = True
+            connection, closes = None, True
         count += 1
         if connection and (closes or count % RENEW_AFTER == 0):
             connection.close()
