@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http/app.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,7 +266,9 @@ static void refuse(void *self, struct nx_http_response *response, enum nx_error_
     struct nx_governor_status status;
     nx_governor_read_status(app->governor, &status);
     struct nx_refusal refused = {"container", status.budget_bytes, status.accounted_bytes, 0};
-    nx_problem_overloaded(response, detail, &refused, nx_exec_retry_after_s(app->exec));
+    char text[128];
+    snprintf(text, sizeof text, "%s (layer: container)", detail);
+    nx_problem_overloaded(response, text, &refused, nx_exec_retry_after_s(app->exec));
     return;
   }
   nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
