@@ -107,13 +107,12 @@ static int open_directory(struct serve *serve, struct nx_error *err) {
 
 static int open_store(struct serve *serve, struct nx_error *err) {
   const struct nx_config *config = &serve->config;
-  struct nx_account *images = nx_governor_account(serve->app.governor, NX_LAYER_HANDLERS, NX_DEMAND_GROWTH);
   struct nx_cache_opts cache = {
     .dir = config->cache_dir,
     .max_bytes = config->cache_max_bytes,
     .base = nx_sandbox_base_image(),
     .guest_id = nx_sandbox_guest_id(),
-    .account = images,
+    .account = nx_governor_account(serve->app.governor, NX_LAYER_HANDLERS, NX_DEMAND_GROWTH),
   };
   serve->app.cache = nx_cache_open(&cache);
   struct nx_registry_opts registry = {
@@ -147,11 +146,15 @@ static enum nx_reclaim reclaim_handlers(void *self, uint64_t want_bytes, uint64_
 }
 
 /* Files are memory only on a tmpfs. */
+static bool cache_is_memory(const struct serve *serve) {
+  return nx_reading_is_value(nx_tmpfs_used_bytes(serve->config.cache_dir));
+}
+
 static enum nx_reclaim reclaim_cache(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes) {
   (void)deadline_ns;
   struct serve *serve = self;
   struct nx_cache_stats stats;
-  if (!nx_reading_is_value(nx_tmpfs_used_bytes(serve->config.cache_dir))) return NX_RECLAIM_NOTHING;
+  if (!cache_is_memory(serve)) return NX_RECLAIM_NOTHING;
   nx_cache_read_stats(serve->app.cache, &stats);
   uint64_t freed = nx_cache_trim(serve->app.cache, stats.bytes > want_bytes ? stats.bytes - want_bytes : 0);
   *freed_bytes += freed;
@@ -226,8 +229,7 @@ static void quiet(void *self) {
   struct serve *serve = self;
   uint64_t freed_bytes = 0;
   nx_metrics_reclaimed(NX_METRICS_RECLAIM_HANDLER_IMAGES, nx_registry_drop_cold(serve->app.registry, SIZE_MAX));
-  if (nx_reading_is_value(nx_tmpfs_used_bytes(serve->config.cache_dir)))
-    freed_bytes = nx_cache_trim(serve->app.cache, CACHE_QUIET_BYTES);
+  if (cache_is_memory(serve)) freed_bytes = nx_cache_trim(serve->app.cache, CACHE_QUIET_BYTES);
   nx_metrics_reclaimed(NX_METRICS_RECLAIM_CACHE_FILES, freed_bytes);
   malloc_trim(0);
 }

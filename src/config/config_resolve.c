@@ -6,16 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/number.h"
+
 #define MIB (UINT64_C(1) << 20)
 #define CACHE_AUTO_BYTES (64 * MIB) /* at most, and at most a quarter of the budget */
 
-static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 static double in_mib(uint64_t bytes) { return (double)bytes / (double)MIB; }
-/* bytes × numerator / denominator without overflow in between, rounded down. */
-static uint64_t part(uint64_t bytes, uint64_t numerator, uint64_t denominator) {
-  return bytes / denominator * numerator + bytes % denominator * numerator / denominator;
-}
 
 static bool is_auto(const struct nx_config *config, enum nx_setting setting) {
   return config->state[setting] == NX_CONFIG_AUTO || config->state[setting] == NX_CONFIG_DERIVED;
@@ -43,7 +39,7 @@ struct nx_config_fit nx_config_get_fit(const struct nx_config *config) {
 }
 
 uint64_t nx_config_fit_budget_bytes(const struct nx_config_fit *fit) {
-  return fit->limit_bytes - part(fit->limit_bytes, fit->reserve_percent, 100);
+  return fit->limit_bytes - nx_part_u64(fit->limit_bytes, fit->reserve_percent, 100);
 }
 
 uint64_t nx_config_fit_instance_bytes(const struct nx_config_fit *fit) {
@@ -51,7 +47,7 @@ uint64_t nx_config_fit_instance_bytes(const struct nx_config_fit *fit) {
 }
 
 uint64_t nx_config_fit_left_bytes(const struct nx_config_fit *fit) {
-  return minus(nx_config_fit_budget_bytes(fit), fit->process_bytes + fit->cache_bytes);
+  return nx_minus_u64(nx_config_fit_budget_bytes(fit), fit->process_bytes + fit->cache_bytes);
 }
 
 uint64_t nx_config_fit_instances(const struct nx_config_fit *fit) {
@@ -59,25 +55,25 @@ uint64_t nx_config_fit_instances(const struct nx_config_fit *fit) {
 }
 
 static uint64_t allowed_or_0(enum nx_setting setting, uint64_t value) {
-  return value < nx__settings[setting].least ? 0 : min_u64(value, nx__settings[setting].most);
+  return value < nx__settings[setting].least ? 0 : nx_min_u64(value, nx__settings[setting].most);
 }
 
 uint64_t nx_config_fit_memory_mb(const struct nx_config_fit *fit, uint64_t instances) {
   /* The page tables of a smaller memory are smaller as well: a little is given away. */
   uint64_t each = nx_config_fit_left_bytes(fit) / instances;
-  return allowed_or_0(NX_SETTING_MEMORY_LIMIT_MB, minus(each, fit->native_stack_bytes + fit->page_tables_bytes) / MIB);
+  return allowed_or_0(NX_SETTING_MEMORY_LIMIT_MB, nx_minus_u64(each, fit->native_stack_bytes + fit->page_tables_bytes) / MIB);
 }
 
 uint64_t nx_config_fit_cache_mb(const struct nx_config_fit *fit, uint64_t instances) {
   uint64_t others = fit->process_bytes + instances * nx_config_fit_instance_bytes(fit);
-  return allowed_or_0(NX_SETTING_CACHE_MAX_MB, minus(nx_config_fit_budget_bytes(fit), others) / MIB);
+  return allowed_or_0(NX_SETTING_CACHE_MAX_MB, nx_minus_u64(nx_config_fit_budget_bytes(fit), others) / MIB);
 }
 
 uint64_t nx_config_fit_limit_bytes(const struct nx_config_fit *fit, uint64_t instances) {
   uint64_t budget = fit->process_bytes + instances * nx_config_fit_instance_bytes(fit);
   /* An automatic cache takes a quarter of whatever the budget is, until that is all it wants. */
-  budget += fit->cache_is_auto ? min_u64(budget / 3 + 1, CACHE_AUTO_BYTES) : fit->cache_bytes;
-  return (part(budget, 100, 100 - fit->reserve_percent) / MIB + 1) * MIB;
+  budget += fit->cache_is_auto ? nx_min_u64(budget / 3 + 1, CACHE_AUTO_BYTES) : fit->cache_bytes;
+  return (nx_part_u64(budget, 100, 100 - fit->reserve_percent) / MIB + 1) * MIB;
 }
 
 uint64_t nx_config_instance_bytes(const struct nx_config *config) {
@@ -96,7 +92,7 @@ uint64_t nx_config_instances_that_fit(const struct nx_config *config) {
  * kernel's rounding to whole pages. */
 static int check_set_limit(const struct nx_config *config, uint64_t most, const char *whose, struct nx_error *err) {
   uint64_t set = config->container_memory_limit_bytes;
-  if (minus(set, most) < (64 << 10)) return 0;
+  if (nx_minus_u64(set, most) < (64 << 10)) return 0;
   return nx_error_set(err, NX_ERR_CONFIG, "CONTAINER_MEMORY_LIMIT=\"%s\": %s only %llu bytes; lower it, or say auto",
                       config->text[NX_SETTING_CONTAINER_MEMORY_LIMIT], whose, (unsigned long long)most);
 }
@@ -104,12 +100,12 @@ static int check_set_limit(const struct nx_config *config, uint64_t most, const 
 static int resolve_limit(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err) {
   struct nx_reading cgroup = machine->memory_limit_bytes, memory = machine->memory_bytes;
   uint64_t most = nx_reading_is_value(memory) ? memory.value : UINT64_MAX;
-  if (nx_reading_is_value(cgroup)) most = min_u64(most, cgroup.value);
+  if (nx_reading_is_value(cgroup)) most = nx_min_u64(most, cgroup.value);
   if (!is_auto(config, NX_SETTING_CONTAINER_MEMORY_LIMIT)) {
     bool by_cgroup = nx_reading_is_value(cgroup) && most == cgroup.value;
     int rc = check_set_limit(config, most, by_cgroup ? "the cgroup allows" : "the machine has", err);
     if (rc) return rc;
-    config->limit_bytes = min_u64(config->container_memory_limit_bytes, most);
+    config->limit_bytes = nx_min_u64(config->container_memory_limit_bytes, most);
     config->limit_origin = NX_LIMIT_FROM_SETTING;
     return 0;
   }
@@ -132,7 +128,7 @@ static void derive_budget_and_cache(struct nx_config *config) {
   struct nx_config_fit fit = nx_config_get_fit(config);
   config->budget_bytes = nx_config_fit_budget_bytes(&fit);
   if (is_auto(config, NX_SETTING_CACHE_MAX_MB))
-    derive(config, NX_SETTING_CACHE_MAX_MB, min_u64(CACHE_AUTO_BYTES, config->budget_bytes / 4 / MIB * MIB));
+    derive(config, NX_SETTING_CACHE_MAX_MB, nx_min_u64(CACHE_AUTO_BYTES, config->budget_bytes / 4 / MIB * MIB));
 }
 
 /* Which setting could be changed, and to what: each by itself is enough. */
@@ -166,14 +162,14 @@ static int check_fit(const struct nx_config *config, struct nx_error *err) {
 static void derive_instances(struct nx_config *config, const struct nx_machine *machine) {
   if (!is_auto(config, NX_SETTING_MAX_INSTANCES)) return;
   uint64_t by_cores = 4 * (uint64_t)(machine->cores ? machine->cores : 1);
-  uint64_t count = min_u64(by_cores, nx_config_instances_that_fit(config));
-  count = min_u64(count, nx__settings[NX_SETTING_MAX_INSTANCES].most);
+  uint64_t count = nx_min_u64(by_cores, nx_config_instances_that_fit(config));
+  count = nx_min_u64(count, nx__settings[NX_SETTING_MAX_INSTANCES].most);
   derive(config, NX_SETTING_MAX_INSTANCES, count ? count : 1);
 }
 
 static int derive_connections(struct nx_config *config, const struct nx_machine *machine, struct nx_error *err) {
   enum { LEAST = 64, MOST = 10000 };
-  uint64_t by_files = minus(machine->max_files, NX_CONFIG_FILES_KEPT);
+  uint64_t by_files = nx_minus_u64(machine->max_files, NX_CONFIG_FILES_KEPT);
   bool automatic = is_auto(config, NX_SETTING_MAX_CONNECTIONS);
   uint64_t wanted = automatic ? LEAST : config->max_connections;
   if (wanted > by_files)
@@ -184,9 +180,9 @@ static int derive_connections(struct nx_config *config, const struct nx_machine 
                         (unsigned long long)wanted + NX_CONFIG_FILES_KEPT, (unsigned long long)machine->max_files,
                         automatic ? "" : " or lower it");
   if (!automatic) return 0;
-  uint64_t count = min_u64(by_files, config->budget_bytes / 4 / NX_CONFIG_CONNECTION_BYTES);
+  uint64_t count = nx_min_u64(by_files, config->budget_bytes / 4 / NX_CONFIG_CONNECTION_BYTES);
   if (count < LEAST) count = LEAST;
-  derive(config, NX_SETTING_MAX_CONNECTIONS, min_u64(count, MOST));
+  derive(config, NX_SETTING_MAX_CONNECTIONS, nx_min_u64(count, MOST));
   return 0;
 }
 
@@ -198,7 +194,7 @@ int nx_config_derive(struct nx_config *config, const struct nx_machine *machine,
   derive_instances(&derived, machine);
   if (is_auto(&derived, NX_SETTING_SUSPEND_MAX_MB))
     derive(&derived, NX_SETTING_SUSPEND_MAX_MB,
-           minus(derived.budget_bytes, NX_CONFIG_PROCESS_BYTES + nx_config_instance_bytes(&derived)));
+           nx_minus_u64(derived.budget_bytes, NX_CONFIG_PROCESS_BYTES + nx_config_instance_bytes(&derived)));
   rc = derive_connections(&derived, machine, err);
   if (rc) return rc;
   *config = derived;

@@ -36,8 +36,9 @@ static void expect(struct nx__admission *a, struct nx_job *job) {
   if (!handler) nx_profile_recall(&recalled, job->_source_hash);
   const struct nx_profile *profile = handler ? &handler->profile : &recalled;
   const struct nx_execution *x = &job->execution;
-  uint32_t bytes = nx_profile_expected_bytes(profile, image, nx_execution_input_bytes(x), x->limits.memory_bytes);
-  bool light = nx_profile_is_light(profile, nx_execution_input_bytes(x));
+  uint64_t input = nx_execution_input_bytes(x);
+  uint32_t bytes = nx_profile_expected_bytes(profile, image, input, x->limits.memory_bytes);
+  bool light = nx_profile_is_light(profile, input);
   job->_lane = light ? NX__LANE_LIGHT : NX__LANE_HEAVY;
   job->_expected_bytes = nx_pool_reservation_bytes(a->pool, bytes);
   job->_least_bytes = nx_pool_reservation_bytes(a->pool, image);
@@ -121,16 +122,10 @@ static struct nx_job *dequeue(struct nx__admission *a, enum nx__lane which) {
   return job;
 }
 
-struct nx_refusal nx__admission_container_refusal(struct nx__admission *a, uint64_t requested_bytes) {
-  struct nx_governor_status status;
-  nx_governor_read_status(a->governor, &status);
-  return (struct nx_refusal){"container", status.budget_bytes, status.accounted_bytes, requested_bytes};
-}
-
 static void refuse(struct nx__admission *a, struct nx_job *job, enum nx_job_state state, const char *why) {
   uint64_t instance = a->config->memory_limit_bytes;
   if (job->_short_of_memory) {
-    job->refused = nx__admission_container_refusal(a, job->_expected_bytes);
+    job->refused = nx_governor_refusal(a->governor, job->_expected_bytes);
   } else {
     uint64_t max = a->config->max_instances, running = a->running < max ? a->running : max;
     job->refused = (struct nx_refusal){"pool", max * instance, running * instance, job->_expected_bytes};

@@ -56,8 +56,6 @@ enum nx_job_state nx__admission_submit(struct nx__admission *admission, struct n
 struct nx_job *nx__admission_next(struct nx__admission *admission);
 /* Waits as long as it takes. */
 void nx__admission_wait(struct nx__admission *admission, struct nx_job *job);
-/* The layer container refused `requested_bytes`. */
-struct nx_refusal nx__admission_container_refusal(struct nx__admission *admission, uint64_t requested_bytes);
 /* Gives permit and reservation back. */
 void nx__admission_leave(struct nx__admission *admission, struct nx_job *job);
 

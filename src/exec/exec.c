@@ -129,8 +129,7 @@ static void name_refusal(struct nx_exec *exec, struct nx_job *job) {
   if (x->outcome == NX_OUTCOME_MEMORY_LIMIT)
     job->refused = (struct nx_refusal){"instance", x->limits.memory_bytes, x->memory_peak_bytes, x->refused_bytes};
   else if (job->refusal.code || (x->outcome == NX_OUTCOME_RESOURCE_LIMIT && x->out_of_budget))
-    job->refused = nx__admission_container_refusal(&exec->admission,
-                                                   x->refused_bytes ? x->refused_bytes : job->_expected_bytes);
+    job->refused = nx_governor_refusal(exec->governor, x->refused_bytes ? x->refused_bytes : job->_expected_bytes);
 }
 
 /* Once for each time that the watchdog called this thread blocked. */

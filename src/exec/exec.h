@@ -30,12 +30,6 @@ enum nx_job_kind {
   NX_JOB_COMPILE, /* `source` into execution.handler */
 };
 
-/* Which layer of memory refused, with its figures. */
-struct nx_refusal {
-  const char *layer; /* "instance", "pool", "container"; constant; NULL: none did */
-  uint64_t limit_bytes, used_bytes, requested_bytes;
-};
-
 struct nx_job {
   enum nx_job_kind kind;
   struct nx_text source;        /* borrowed */

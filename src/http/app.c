@@ -170,6 +170,13 @@ static enum nx_http_next route(struct nx_app *app, struct nx_http_exchange *exch
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------------------ */
 
+void nx__app_refuse_memory(struct nx_app *app, struct nx_http_response *response, const char *detail, uint64_t bytes) {
+  struct nx_refusal refused = nx_governor_refusal(app->governor, bytes);
+  char text[128];
+  snprintf(text, sizeof text, "%s (layer: %s)", detail, refused.layer);
+  nx_problem_overloaded(response, text, &refused, nx_exec_retry_after_s(app->exec));
+}
+
 static void refused(struct nx_request *request) {
   const struct nx_job *job = &request->job;
   nx_problem_overloaded(&request->exchange->response, job->refusal.text, &job->refused,
@@ -261,18 +268,11 @@ static bool is_hurried(void *self) { return nx_governor_buffers_are_many(((struc
 
 /* Of a request that the server itself refused. */
 static void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail) {
-  struct nx_app *app = self;
-  if (code == NX_ERR_NO_MEMORY) {
-    struct nx_governor_status status;
-    nx_governor_read_status(app->governor, &status);
-    struct nx_refusal refused = {"container", status.budget_bytes, status.accounted_bytes, 0};
-    char text[128];
-    snprintf(text, sizeof text, "%s (layer: container)", detail);
-    nx_problem_overloaded(response, text, &refused, nx_exec_retry_after_s(app->exec));
-    return;
-  }
-  nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
-                   detail);
+  if (code == NX_ERR_NO_MEMORY)
+    nx__app_refuse_memory(self, response, detail, 0);
+  else
+    nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
+                     detail);
 }
 
 static void free_request(struct nx_request *request) {

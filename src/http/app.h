@@ -54,6 +54,9 @@ struct nx_http_app nx_app_admin(struct nx_app *app);
 /* Submits request->job; on return the response is complete or the exchange is parked. */
 enum nx_http_next nx__app_submit(struct nx_request *request);
 
+/* 503: the container has no memory for the host's own copies; `bytes` as for nx_governor_refusal. */
+void nx__app_refuse_memory(struct nx_app *app, struct nx_http_response *response, const char *detail, uint64_t bytes);
+
 /* Routes. Each fills the response, or submits a job. */
 enum nx_http_next nx__route_execute(struct nx_request *request);
 enum nx_http_next nx__route_run(struct nx_request *request);

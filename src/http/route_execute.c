@@ -21,12 +21,7 @@ static enum nx_http_next invalid(struct nx_request *request, const char *detail)
 
 /* The host's copies of a request are charged like all memory. */
 static enum nx_http_next no_memory(struct nx_request *request, uint64_t bytes) {
-  struct nx_app *app = request->app;
-  struct nx_governor_status status;
-  nx_governor_read_status(app->governor, &status);
-  struct nx_refusal refused = {"container", status.budget_bytes, status.accounted_bytes, bytes};
-  nx_problem_overloaded(&request->exchange->response, "no memory for the request (layer: container)", &refused,
-                        nx_exec_retry_after_s(app->exec));
+  nx__app_refuse_memory(request->app, &request->exchange->response, "no memory for the request", bytes);
   return NX_HTTP_DONE;
 }
 

@@ -2,6 +2,7 @@
 #include "memory/decide.h"
 
 #include "base/clock.h"
+#include "base/number.h"
 
 /* The line of the alert on the container's memory; below it nobody minds. */
 #define RECLAIM_PERCENT 70
@@ -23,8 +24,6 @@ const char *nx_governor_state_name(enum nx_governor_state state) {
   return names[state];
 }
 
-static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
-static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static uint64_t percent(uint64_t whole, unsigned part) { return whole / 100 * part; }
 
 /* The least of the last looks. */
@@ -37,7 +36,7 @@ static uint64_t lasting_excess(struct nx_decider *decider, uint64_t excess) {
 
 static enum nx_governor_state next_state(const struct nx_decider *decider, const struct nx_view *view, uint64_t used,
                                          uint64_t pressure_bp) {
-  uint64_t budget = minus(view->limit_bytes, view->reserve_bytes);
+  uint64_t budget = nx_minus_u64(view->limit_bytes, view->reserve_bytes);
   if (used > budget || pressure_bp > MUCH_PRESSURE_BP) return NX_GOVERNOR_SHEDDING;
   bool still_much = used > percent(budget, SHED_END_PERCENT) || pressure_bp > MUCH_PRESSURE_END_BP ||
                     view->now_ns - decider->since_ns < SHED_AT_LEAST_NS;
@@ -55,16 +54,16 @@ void nx_decide(struct nx_decider *decider, const struct nx_view *view, struct nx
   enum nx_governor_state state = next_state(decider, view, used, pressure_bp);
   if (state != decider->state) decider->since_ns = view->now_ns;
   decider->state = state;
-  uint64_t unaccounted = lasting_excess(decider, minus(used, view->accounted_bytes));
+  uint64_t unaccounted = lasting_excess(decider, nx_minus_u64(used, view->accounted_bytes));
   *out = (struct nx_decision){
     .state = state,
-    .budget_bytes = minus(view->limit_bytes, view->reserve_bytes + unaccounted),
+    .budget_bytes = nx_minus_u64(view->limit_bytes, view->reserve_bytes + unaccounted),
     .unaccounted_bytes = unaccounted,
   };
   if (state != NX_GOVERNOR_NORMAL) {
     /* With a large reserve the budget ends below the line of NORMAL. */
-    uint64_t room = percent(minus(view->limit_bytes, view->reserve_bytes), SHED_END_PERCENT);
-    out->give_back_bytes = minus(used, min_u64(percent(view->limit_bytes, NORMAL_PERCENT), room));
+    uint64_t room = percent(nx_minus_u64(view->limit_bytes, view->reserve_bytes), SHED_END_PERCENT);
+    out->give_back_bytes = nx_minus_u64(used, nx_min_u64(percent(view->limit_bytes, NORMAL_PERCENT), room));
     if (!out->give_back_bytes) out->give_back_bytes = 1; /* pressure alone: whatever there is */
   }
 }

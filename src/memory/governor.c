@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/number.h"
 #include "memory/process_memory.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -64,25 +65,21 @@ struct nx_governor {
   struct nx_governor_status status;
 };
 
-static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
-static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static uint64_t load(const _Atomic uint64_t *value) { return atomic_load_explicit(value, memory_order_relaxed); }
 static void store(_Atomic uint64_t *value, uint64_t to) { atomic_store_explicit(value, to, memory_order_relaxed); }
 
 /* ---- Limit and budget ----------------------------------------------------------------------------------------------- */
 
 static uint64_t reserve_of(const struct nx_governor *governor, uint64_t limit) {
-  unsigned percent = governor->options.reserve_percent;
-  return limit / 100 * percent + limit % 100 * percent / 100; /* no overflow */
+  return nx_part_u64(limit, governor->options.reserve_percent, 100);
 }
 
 static void set_budget(struct nx_governor *governor, uint64_t budget) {
   store(&governor->spare[NX_DEMAND_SERVE], 0);
-  uint64_t growth = min_u64(budget / 8, 32 * MIB);
-  store(&governor->spare[NX_DEMAND_WORK], min_u64(min_u64(max_u64(budget / 32, MIB), 16 * MIB), growth));
+  uint64_t growth = nx_min_u64(budget / 8, 32 * MIB);
+  store(&governor->spare[NX_DEMAND_WORK], nx_min_u64(nx_min_u64(nx_max_u64(budget / 32, MIB), 16 * MIB), growth));
   store(&governor->spare[NX_DEMAND_GROWTH], growth);
-  store(&governor->spare[NX_DEMAND_LARGE], min_u64(budget / 4, 64 * MIB));
+  store(&governor->spare[NX_DEMAND_LARGE], nx_min_u64(budget / 4, 64 * MIB));
   nx_ledger_set_budget(governor->ledger, budget);
 }
 
@@ -98,9 +95,9 @@ static void apply_limit(struct nx_governor *governor, struct nx_reading cgroup) 
   uint64_t before = load(&governor->limit), limit = before;
   if (nx_reading_is_value(cgroup)) limit = cgroup.value;
   if (governor->options.limit_is_set && cgroup.kind == NX_READING_UNLIMITED) limit = governor->options.limit_bytes;
-  if (governor->options.limit_is_set) limit = min_u64(limit, governor->options.limit_bytes);
+  if (governor->options.limit_is_set) limit = nx_min_u64(limit, governor->options.limit_bytes);
   if (limit == before) return;
-  if (limit < before) set_budget(governor, min_u64(nx_ledger_budget(governor->ledger), limit - reserve_of(governor, limit)));
+  if (limit < before) set_budget(governor, nx_min_u64(nx_ledger_budget(governor->ledger), limit - reserve_of(governor, limit)));
   store(&governor->limit, limit);
   log_limit(before, limit);
 }
@@ -149,7 +146,7 @@ static uint64_t missing(const struct nx_governor *governor, uint64_t bytes, enum
   uint64_t need;
   if (!bytes) return 0;
   if (__builtin_add_overflow(bytes, load(&governor->spare[demand]), &need)) return UINT64_MAX;
-  return need > nx_ledger_budget(governor->ledger) ? UINT64_MAX : minus(need, nx_ledger_available(governor->ledger));
+  return need > nx_ledger_budget(governor->ledger) ? UINT64_MAX : nx_minus_u64(need, nx_ledger_available(governor->ledger));
 }
 
 bool nx_governor_make_room(struct nx_governor *governor, uint64_t bytes, enum nx_demand demand) {
@@ -239,8 +236,8 @@ static void measure_process(struct nx_governor *governor, const struct nx_proces
                    nx_ledger_current(ledger, NX_LAYER_SUSPENDED) +
                    load(&governor->buffers.bytes);
   uint64_t most = 0;
-  governor->process_bytes[governor->process_next++ % PROCESS_LOOKS] = minus(process->anon_bytes, named);
-  for (unsigned i = 0; i < PROCESS_LOOKS; i++) most = max_u64(most, governor->process_bytes[i]);
+  governor->process_bytes[governor->process_next++ % PROCESS_LOOKS] = nx_minus_u64(process->anon_bytes, named);
+  for (unsigned i = 0; i < PROCESS_LOOKS; i++) most = nx_max_u64(most, governor->process_bytes[i]);
   nx_ledger_set(governor->ledger, NX_LAYER_PROCESS, most + process->file_bytes + governor->options.base_image_bytes);
 }
 
@@ -250,7 +247,7 @@ static uint64_t measure_kernel(struct nx_governor *governor, const struct nx_pro
   uint64_t sockets = load(&governor->accounts[NX_LAYER_HTTP][NX_DEMAND_SERVE].bytes);
   uint64_t bytes = own;
   if (nx_reading_is_value(cgroup->limit_bytes)) /* else the cgroup is not ours alone */
-    bytes = value_or(cgroup->kernel_bytes, own) + minus(value_or(cgroup->socket_bytes, 0), sockets);
+    bytes = value_or(cgroup->kernel_bytes, own) + nx_minus_u64(value_or(cgroup->socket_bytes, 0), sockets);
   nx_ledger_set(governor->ledger, NX_LAYER_KERNEL, bytes);
   return bytes;
 }
@@ -266,7 +263,7 @@ static struct nx_reading used_bytes(const struct nx_cgroup_memory *cgroup, uint6
 
 /* Says so once when much has been unaccounted for long. */
 static bool is_high(struct nx_governor *governor, uint64_t unaccounted, uint64_t now_ns) {
-  uint64_t most = max_u64(UNACCOUNTED_LEAST, load(&governor->limit) / UNACCOUNTED_LIMIT_PART);
+  uint64_t most = nx_max_u64(UNACCOUNTED_LEAST, load(&governor->limit) / UNACCOUNTED_LIMIT_PART);
   if (unaccounted <= most) {
     governor->unaccounted_since_ns = 0;
     return false;
@@ -284,7 +281,7 @@ static bool is_high(struct nx_governor *governor, uint64_t unaccounted, uint64_t
 static void publish(struct nx_governor *governor, const struct nx_decision *decision,
                     const struct nx_cgroup_memory *cgroup, uint64_t now_ns) {
   uint64_t accounted = nx_ledger_total(governor->ledger);
-  uint64_t unaccounted = minus(value_or(cgroup->working_set_bytes, 0), accounted);
+  uint64_t unaccounted = nx_minus_u64(value_or(cgroup->working_set_bytes, 0), accounted);
   if (!nx_reading_is_value(cgroup->limit_bytes)) unaccounted = 0; /* the cgroup is not ours alone */
   bool high = is_high(governor, unaccounted, now_ns);
   pthread_mutex_lock(&governor->status_mutex);
@@ -348,6 +345,11 @@ void nx_governor_read_status(struct nx_governor *governor, struct nx_governor_st
 
 enum nx_governor_state nx_governor_state(const struct nx_governor *governor) {
   return (enum nx_governor_state)atomic_load_explicit(&governor->state, memory_order_relaxed);
+}
+
+struct nx_refusal nx_governor_refusal(const struct nx_governor *governor, uint64_t requested_bytes) {
+  return (struct nx_refusal){"container", nx_ledger_budget(governor->ledger), nx_ledger_total(governor->ledger),
+                             requested_bytes};
 }
 
 /* ---- Life ----------------------------------------------------------------------------------------------------------- */

@@ -110,4 +110,14 @@ struct nx_governor_status {
 void nx_governor_read_status(struct nx_governor *governor, struct nx_governor_status *out);
 enum nx_governor_state nx_governor_state(const struct nx_governor *governor);
 
+/* ---- Refusing --------------------------------------------------------------------------------------------------- */
+
+/* Which layer of memory refused, with its figures. */
+struct nx_refusal {
+  const char *layer; /* "instance", "pool", "container"; constant; NULL: none did */
+  uint64_t limit_bytes, used_bytes, requested_bytes;
+};
+/* The budget had no room for `requested_bytes`; 0 when nobody knows how many it would have been. */
+struct nx_refusal nx_governor_refusal(const struct nx_governor *governor, uint64_t requested_bytes);
+
 #endif

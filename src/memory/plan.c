@@ -1,32 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory/plan.h"
 
+#include "base/number.h"
+
 #define MIB (UINT64_C(1) << 20)
 
-static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 static uint64_t mib_up(uint64_t bytes) { return (bytes + MIB - 1) / MIB * MIB; }
-/* bytes × numerator / denominator without overflow in between, rounded down. */
-static uint64_t part(uint64_t bytes, uint64_t numerator, uint64_t denominator) {
-  return bytes / denominator * numerator + bytes % denominator * numerator / denominator;
-}
 
 static bool has_limit(const struct nx_plan_input *in) { return nx_reading_is_value(in->container_limit_bytes); }
 
 /* ---- The autoscaler ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t add_above(uint64_t request_bytes, unsigned percent) {
-  return part(request_bytes, percent * (100 + NX_PLAN_TOLERANCE_PERCENT), 100 * 100);
+  return nx_part_u64(request_bytes, percent * (100 + NX_PLAN_TOLERANCE_PERCENT), 100 * 100);
 }
 
 uint64_t nx_plan_scale_in_bytes(uint64_t request_bytes, unsigned percent, unsigned pods) {
   /* ceil(pods × ratio) ≤ pods − 1 holds up to this ratio, itself included… */
-  uint64_t by_count = part(request_bytes, (uint64_t)percent * (pods - 1), (uint64_t)100 * pods);
+  uint64_t by_count = nx_part_u64(request_bytes, (uint64_t)percent * (pods - 1), (uint64_t)100 * pods);
   /* …and the tolerance is left only below that one, itself excluded. */
   uint64_t unscaled = percent * (100 - NX_PLAN_TOLERANCE_PERCENT);
-  uint64_t tolerance = part(request_bytes, unscaled, 100 * 100);
+  uint64_t tolerance = nx_part_u64(request_bytes, unscaled, 100 * 100);
   bool exact = request_bytes % (100 * 100) * unscaled % (100 * 100) == 0;
-  return min_u64(by_count, exact ? minus(tolerance, 1) : tolerance);
+  return nx_min_u64(by_count, exact ? nx_minus_u64(tolerance, 1) : tolerance);
 }
 
 /* Each step down needs a lower average than the one before it, so it stops at the first that an idle pod is above. */
@@ -41,7 +37,7 @@ static unsigned idle_pods(const struct nx_plan_input *in, const struct nx_plan *
 static void plan_autoscaler(const struct nx_plan_input *in, struct nx_plan *plan) {
   plan->autoscales = in->autoscaler_percent && plan->request_bytes;
   if (!plan->autoscales) return;
-  plan->target_bytes = part(plan->request_bytes, in->autoscaler_percent, 100);
+  plan->target_bytes = nx_part_u64(plan->request_bytes, in->autoscaler_percent, 100);
   plan->add_above_bytes = add_above(plan->request_bytes, in->autoscaler_percent);
   plan->idle_pods = idle_pods(in, plan);
 }
@@ -81,7 +77,7 @@ static void find_misfit(const struct nx_plan_input *in, struct nx_plan *plan) {
 /* The smallest request in whole MiB with which the last pod but pods_min goes when idle; 0: more than the limit. */
 static uint64_t request_that_scales_in(const struct nx_plan_input *in, const struct nx_plan *plan) {
   unsigned percent = in->autoscaler_percent, pods = in->pods_min + 1;
-  uint64_t request = mib_up(part(plan->idle_bytes, (uint64_t)100 * pods, (uint64_t)percent * in->pods_min));
+  uint64_t request = mib_up(nx_part_u64(plan->idle_bytes, (uint64_t)100 * pods, (uint64_t)percent * in->pods_min));
   while (nx_plan_scale_in_bytes(request, percent, pods) < plan->idle_bytes) request += MIB;
   return has_limit(in) && request > in->container_limit_bytes.value ? 0 : request;
 }
@@ -98,7 +94,7 @@ static void find_scaling(const struct nx_plan_input *in, struct nx_plan *plan) {
   if (plan->idle_pods > in->pods_min) {
     struct nx_plan_finding *f = add_finding(plan, NX_PLAN_NEVER_SCALES_IN);
     uint64_t most = nx_plan_scale_in_bytes(plan->request_bytes, in->autoscaler_percent, in->pods_min + 1);
-    add_change(f, NX_PLAN_SET_CACHE_MAX_MB, minus(most, in->fit.process_bytes) / MIB);
+    add_change(f, NX_PLAN_SET_CACHE_MAX_MB, nx_minus_u64(most, in->fit.process_bytes) / MIB);
     add_change(f, NX_PLAN_SET_MEMORY_REQUEST, request_that_scales_in(in, plan));
   }
   if (plan->add_above_bytes >= plan->budget_bytes)
@@ -136,14 +132,14 @@ static void plan_budget(const struct nx_plan_input *in, struct nx_plan *plan) {
   plan->connections_bytes = in->max_connections * in->connection_bytes;
   plan->suspended_bytes = in->suspended_max_bytes;
   plan->instances_fit = nx_config_fit_instances(fit);
-  plan->instances_beside_connections = minus(plan->left_bytes, plan->connections_bytes) / plan->instance_bytes;
-  plan->loaded_bytes = min_u64(plan->idle_bytes + in->max_instances * plan->instance_bytes, plan->budget_bytes);
+  plan->instances_beside_connections = nx_minus_u64(plan->left_bytes, plan->connections_bytes) / plan->instance_bytes;
+  plan->loaded_bytes = nx_min_u64(plan->idle_bytes + in->max_instances * plan->instance_bytes, plan->budget_bytes);
   plan->fits = plan->instances_fit > 0;
 }
 
 static void plan_node(const struct nx_plan_input *in, struct nx_plan *plan) {
   uint64_t limit = has_limit(in) ? in->container_limit_bytes.value : 0;
-  plan->alert_bytes = part(limit, in->alert_percent, 100);
+  plan->alert_bytes = nx_part_u64(limit, in->alert_percent, 100);
   if (!in->request_is_known) return;
   plan->request_bytes = in->request_bytes ? in->request_bytes : limit;
   if (!plan->request_bytes)

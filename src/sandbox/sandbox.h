@@ -108,7 +108,7 @@ struct nx_guest_call {
   /* Runs on the calling thread between guest instructions; texts lie in guest memory, checked, and live
    * until it returns. May call nx_guest_stop. */
   int32_t (*host_call)(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b, uint32_t b_bytes);
-  /* Asks the shared budget for `bytes` more; false refuses. nx_instance_reset says how much was granted in all. */
+  /* Asks for `bytes` more of linear memory; false refuses. Who grants keeps account of it (pool/). */
   bool (*grant)(void *budget, size_t bytes);
   void *budget;
 };
@@ -147,7 +147,7 @@ struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const st
                                           struct nx_text args, struct nx_text state, struct nx_text scope);
 
 /* Brings the shown image back, byte for byte, and takes growth back. Returns the bytes of linear memory that had
- * been granted beyond the image, for the caller to give back to the budget. Failure to restore a page is fatal to the
+ * been granted beyond the image. Failure to restore a page is fatal to the
  * process: an instance that cannot be proven clean must not live. */
 size_t nx_instance_reset(struct nx_instance *instance);
 
