@@ -169,6 +169,19 @@ static inline uint64_t nx__http_deadline_in(uint64_t timeout_ms) {
   return nx__http_now() + (timeout_ms ? timeout_ms * NX_NS_PER_MS : UINT64_C(1) << 62);
 }
 
+#define NX__HTTP_LINGER_MS 2000u
+
+/* How long the phase may take that waits for the client with a message half way, or lingers; 0 of others. */
+static inline uint64_t nx__http_phase_timeout_ms(const struct nx_http_options *options, enum nx__http_phase phase) {
+  switch (phase) {
+  case NX__HTTP_HEADERS: return options->header_timeout_ms;
+  case NX__HTTP_BODY: return options->body_timeout_ms;
+  case NX__HTTP_WRITING: return options->write_timeout_ms;
+  case NX__HTTP_LINGER: return NX__HTTP_LINGER_MS;
+  default: return 0;
+  }
+}
+
 /* --- conn.c -------------------------------------------------------------------------------------------------- */
 
 /* Makes a FREE slot the connection `fd`, IDLE and QUIET. */

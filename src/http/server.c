@@ -35,8 +35,8 @@ void nx__http_arm_sweep(struct nx_http_server *server) {
 static uint64_t hurry_ns(const struct nx_http_server *server, const struct nx_http_conn *conn) {
   const struct nx_http_options *options = &server->options;
   enum nx__http_phase phase = nx__http_phase(conn);
-  uint64_t timeout_ms = phase == NX__HTTP_BODY ? options->body_timeout_ms
-                        : phase == NX__HTTP_WRITING ? options->write_timeout_ms : 0;
+  bool moves = phase == NX__HTTP_BODY || phase == NX__HTTP_WRITING;
+  uint64_t timeout_ms = moves ? nx__http_phase_timeout_ms(options, phase) : 0;
   return timeout_ms > options->hurried_timeout_ms ? (timeout_ms - options->hurried_timeout_ms) * NX_NS_PER_MS : 0;
 }
 

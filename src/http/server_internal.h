@@ -89,13 +89,17 @@ void nx__http_serve_once(struct nx_http_worker *worker);
 
 int nx__http_listen(struct nx_http_server *server, struct nx_error *err);
 void nx__http_accept(struct nx_http_worker *worker);
+/* Owner of the listener only. */
+void nx__http_listener_close(struct nx_http_server *server);
+
+/* --- room.c -------------------------------------------------------------------------------------------------- */
+
+/* Closes a connection in favour of another; false when there is none that may go. Owner of the listener only. */
+bool nx__http_make_way(struct nx_http_worker *worker);
 /* Memory is needed: cuts off the client that has been sending or receiving one message, or lingering, for longest. False
  * when none has for `least_ms`. Any worker. */
 bool nx__http_shed_stalled(struct nx_http_worker *worker, uint64_t least_ms);
 #define NX__HTTP_STALL_MS 500u
-#define NX__HTTP_LINGER_MS 2000u
-/* Owner of the listener only. */
-void nx__http_listener_close(struct nx_http_server *server);
 
 /* --- workers.c ----------------------------------------------------------------------------------------------- */
 
