@@ -5,7 +5,7 @@
  *
  * A stretch of NX__STACK_MARK_BYTES, well below where an execution starts, is filled with a pattern. Whatever recurses
  * through it leaves a return address in each frame, and no frame of generated code is as long as the stretch
- * (guest/build.py refuses longer ones), so that the pattern does not survive. Looking takes some 20 ns.
+ * (guest/build.py refuses longer ones), so that the pattern does not survive. Looking compares one kilobyte.
  *
  * Private to src/sandbox. Threads: a thread's own. */
 #ifndef NX_SANDBOX_STACK_MARK_H
