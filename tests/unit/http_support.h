@@ -195,6 +195,15 @@ static inline unsigned unpark(struct app *app) {
 
 /* --- starting and stopping ----------------------------------------------------------------------------------- */
 
+/* First in main: thousands of connections, and SIGPIPE as it is by default. */
+static inline void prepare_process(void) {
+  struct rlimit files;
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max < 16384 ? files.rlim_max : 16384;
+  setrlimit(RLIMIT_NOFILE, &files);
+  signal(SIGPIPE, SIG_DFL); /* the server must not raise it */
+}
+
 static struct app *app;
 static struct counting_account http_buffers = COUNTING_ACCOUNT, http_sockets = COUNTING_ACCOUNT;
 
@@ -247,6 +256,13 @@ static inline void stop(void) {
   assert_int_equal(http_sockets.charged, 0);
   pthread_mutex_destroy(&app->lock);
   free(app);
+}
+
+static inline unsigned parked(void) {
+  pthread_mutex_lock(&app->lock);
+  unsigned count = app->parked_count;
+  pthread_mutex_unlock(&app->lock);
+  return count;
 }
 
 static inline struct nx_http_stats stats(void) {

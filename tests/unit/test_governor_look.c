@@ -13,30 +13,14 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "fake_tree.h"
 #include "memory/process_memory.h"
 
 static struct nx_cgroup *cgroup;
-static char root[64];
 static int log_file = -1;
 static struct hoard hoard;
 
 /* ---- Looking at a fake tree ----------------------------------------------------------------------------------------------- */
-
-static void put(const char *path, const char *text) {
-  char full[256];
-  snprintf(full, sizeof full, "%s/%s", root, path);
-  for (char *c = full + strlen(root) + 1; *c; c++) {
-    if (*c != '/') continue;
-    *c = 0;
-    assert_true(!mkdir(full, 0755) || errno == EEXIST);
-    *c = '/';
-  }
-  int fd = open(full, O_CREAT | O_WRONLY | O_CLOEXEC, 0644); /* in place: the fast look keeps descriptors */
-  assert_true(fd >= 0);
-  assert_int_equal(pwrite(fd, text, strlen(text), 0), strlen(text));
-  assert_int_equal(ftruncate(fd, (off_t)strlen(text)), 0);
-  close(fd);
-}
 
 /* In figures of a fixed width, so that a reader never sees half of one. */
 static void put_limit(uint64_t bytes) {
@@ -68,9 +52,7 @@ static void put_pressure(const char *some_avg10) {
 }
 
 static int make_tree(void **state) {
-  (void)state;
-  strcpy(root, "/tmp/nexus-governor-XXXXXX");
-  if (!mkdtemp(root)) return -1;
+  if (make_root(state)) return -1;
   put("proc/self/cgroup", "0::/\n");
   put("proc/self/mountinfo", "31 24 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
   put("proc/meminfo", "MemTotal:       1073741824 kB\n");
@@ -82,12 +64,9 @@ static int make_tree(void **state) {
 }
 
 static int drop_tree(void **state) {
-  (void)state;
-  char command[128];
   nx_cgroup_close(cgroup);
   cgroup = NULL;
-  snprintf(command, sizeof command, "rm -rf %s", root);
-  return system(command);
+  return drop_root(state);
 }
 
 /* 64 GiB, which no process of a test can fill, and a tenth in reserve. */

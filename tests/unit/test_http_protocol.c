@@ -469,11 +469,7 @@ static void test_hammer(void **state) {
 }
 
 int main(void) {
-  struct rlimit files;
-  getrlimit(RLIMIT_NOFILE, &files);
-  files.rlim_cur = files.rlim_max < 16384 ? files.rlim_max : 16384;
-  setrlimit(RLIMIT_NOFILE, &files);
-  signal(SIGPIPE, SIG_DFL); /* the server must not raise it */
+  prepare_process();
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_good_requests),
     cmocka_unit_test(test_bad_requests),
