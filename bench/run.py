@@ -33,7 +33,7 @@ CONNECTIONS = 32
 SPINNERS = 8
 # Busy for 200 ms by the clock, which nexus and Node both let handlers read.
 SPIN = "const until = Date.now() + 200;\nlet turns = 0;\nwhile (Date.now() < until) turns++;\nreturn turns;\n"
-# More permits than spinners: with fewer, all others wait for one by design (README.md, "while eight handlers spin").
+# More permits than spinners: with fewer, others live on permits that spinners lend (README.md, "while 8 handlers spin").
 SPIN_INSTANCES = "40"
 COLD_STARTS = 20
 IDLE_CONNECTIONS = 1000
