@@ -146,6 +146,21 @@ int nx_instance_capture(struct nx_instance *instance, struct nx_account *account
 struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const struct nx_guest_call *call,
                                           struct nx_text args, struct nx_text state, struct nx_text scope);
 
+/* Goes on with an execution that waits (its last call returned NX_STATUS_WAITING), in this instance or in one that it was
+ * restored into. `answers` is valid JSON, checked by the caller: an array of {"callId": number, "success": true, "value"?:
+ * any} and {"callId": number, "success": false, "error": any}, in the order in which they came. Answers to calls that the guest does not wait for
+ * are ignored by it. */
+struct nx_guest_result nx_instance_resume(struct nx_instance *instance, const struct nx_guest_call *call,
+                                          struct nx_text answers);
+
+/* The memory of an execution that waits, as a patch (image/patch.h) over the image shown, appended to `out`. The instance must be reset
+ * afterwards: what need not be kept was cleared. */
+int nx_instance_suspend(struct nx_instance *instance, struct nx_buf *out, struct nx_error *err);
+/* Only on a clean instance that shows the image the patch was made over: brings the memory back. `grant` is asked for growth
+ * beyond the image: NX_ERR_OVERLOADED when it refuses. After an error the instance must be reset. */
+int nx_instance_restore(struct nx_instance *instance, const uint8_t *patch, size_t bytes,
+                        bool (*grant)(void *budget, size_t bytes), void *budget, struct nx_error *err);
+
 /* Brings the shown image back, byte for byte, and takes growth back. Returns the bytes of linear memory that had
  * been granted beyond the image. Failure to restore a page is fatal to the
  * process: an instance that cannot be proven clean must not live. */
