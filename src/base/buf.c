@@ -23,13 +23,27 @@ void nx_buf_deinit(struct nx_buf *buf) {
 void nx_buf_reset(struct nx_buf *buf, size_t keep_bytes) {
   if (buf->capacity > keep_bytes) give_up(buf);
   buf->len = 0;
-  buf->failed = buf->starved = false;
+  buf->failed = false;
+  buf->starved_bytes = 0;
+}
+
+static bool grow(struct nx_buf *buf, size_t capacity) {
+  size_t more = capacity - buf->capacity;
+  if (capacity > PTRDIFF_MAX) return false; /* no object is larger (malloc(3)) */
+  if (!nx_account_charge(buf->account, more)) return false;
+  char *data = realloc(buf->data, capacity);
+  if (!data) {
+    nx_account_release(buf->account, more);
+    return false;
+  }
+  buf->data = data;
+  buf->capacity = capacity;
+  return true;
 }
 
 /* Room for `need` bytes in all. Grows by half, but not past what `limit` and printf's NUL can use. */
 static bool ensure(struct nx_buf *buf, size_t need) {
   if (buf->data && need <= buf->capacity) return true;
-  if (need > PTRDIFF_MAX) return false; /* no object is larger (malloc(3)) */
   size_t capacity = need;
   if (need <= PTRDIFF_MAX / 2) {
     if (capacity < buf->capacity + buf->capacity / 2) capacity = buf->capacity + buf->capacity / 2;
@@ -37,15 +51,9 @@ static bool ensure(struct nx_buf *buf, size_t need) {
     if (buf->limit && buf->limit < capacity) capacity = buf->limit + 1;
     if (capacity < need) capacity = need;
   }
-  if (!nx_account_charge(buf->account, capacity - buf->capacity)) return false;
-  char *data = realloc(buf->data, capacity);
-  if (!data) {
-    nx_account_release(buf->account, capacity - buf->capacity);
-    return false;
-  }
-  buf->data = data;
-  buf->capacity = capacity;
-  return true;
+  if (grow(buf, capacity)) return true;
+  buf->starved_bytes = capacity - buf->capacity;
+  return false;
 }
 
 /* Like nx_buf_reserve, with `spare` bytes behind that do not count against the limit. */
@@ -56,7 +64,6 @@ static char *reserve(struct nx_buf *buf, size_t bytes, size_t spare) {
                 __builtin_add_overflow(end, spare, &need);
   if (passes || !ensure(buf, need)) {
     buf->failed = true;
-    buf->starved = !passes;
     return NULL;
   }
   return buf->data + buf->len;

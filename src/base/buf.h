@@ -4,7 +4,7 @@
  * Ownership: the buffer owns its bytes; nx_buf_deinit or the NX_BUF_AUTO attribute frees them.
  * Threads:   a buffer belongs to one thread at a time.
  * Errors:    sticky: when memory runs out or `limit` is passed, `failed` is set and later appends do nothing, so a
- *            caller builds a whole text and checks once; `starved` tells the former from the latter. */
+ *            caller builds a whole text and checks once; `starved_bytes` tells the former from the latter. */
 #ifndef NX_BASE_BUF_H
 #define NX_BASE_BUF_H
 
@@ -20,7 +20,7 @@ struct nx_buf {
   size_t capacity;
   size_t limit; /* 0: none */
   bool failed;
-  bool starved; /* failed, because there was no memory or the account refused */
+  size_t starved_bytes; /* failed, because it could not grow by so many: no memory, or the account refused; 0: not so */
   struct nx_account *account; /* charged for the capacity; borrowed, set before the first append; NULL: nobody */
 };
 

@@ -52,10 +52,12 @@ int nx_fs_read_file_at(int dirfd, const char *path, unsigned flags, size_t max_b
   if (!S_ISREG(st.st_mode)) return nx_error_set(err, NX_ERR_INVALID, "%s: not a regular file", path);
   size_t len = out->len;
   bool failed = out->failed;
+  size_t starved_bytes = out->starved_bytes;
   int rc = read_to_end(fd, path, max_bytes, out, err);
   if (rc) {
     out->len = len;
     out->failed = failed;
+    out->starved_bytes = starved_bytes;
   }
   return rc;
 }

@@ -51,9 +51,10 @@ static void open_list(struct nx_execution *x, struct nx_buf *list) {
 
 static void close_list(struct nx_execution *x, struct nx_buf *list) {
   if (!list->failed) return;
-  bool starved = list->starved;
+  bool starved = list->starved_bytes;
   list->len = x->_mark; /* what does not fit leaves no half item: logs are shown after all */
-  list->failed = list->starved = false;
+  list->failed = false;
+  list->starved_bytes = 0;
   if (!starved) stop_for_output(x);
   nx_execution_fail_for_budget(x);
   nx_guest_stop();

@@ -267,9 +267,10 @@ static bool thread_is_spent(void *self) {
 static bool is_hurried(void *self) { return nx_governor_buffers_are_many(((struct nx_app *)self)->governor); }
 
 /* Of a request that the server itself refused. */
-static void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail) {
+static void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail,
+                   size_t bytes) {
   if (code == NX_ERR_NO_MEMORY)
-    nx__app_refuse_memory(self, response, detail, 0);
+    nx__app_refuse_memory(self, response, detail, bytes);
   else
     nx_problem_write(response, response->status ? response->status : nx_error_http_status(code), nx_error_name(code),
                      detail);

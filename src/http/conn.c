@@ -187,13 +187,16 @@ static enum step respond(struct nx_http_worker *worker, struct nx_http_conn *con
   return send_response(worker, conn);
 }
 
+static enum step refuse_memory(struct nx_http_worker *worker, struct nx_http_conn *conn, const char *detail,
+                               size_t bytes) {
+  return refuse(worker, conn, (struct nx__http_refusal){NX_ERR_NO_MEMORY, 503, detail, bytes});
+}
+
 /* The application's answer, unless it ran out of memory while writing it. */
 static enum step answer(struct nx_http_worker *worker, struct nx_http_conn *conn) {
-  struct nx_http_response *response = &conn->io->exchange.response;
-  if (response->body.failed || response->headers.failed) {
-    response->close = true;
-    return refuse(worker, conn, (struct nx__http_refusal){NX_ERR_NO_MEMORY, 503, "no memory for the response"});
-  }
+  const struct nx_http_response *response = &conn->io->exchange.response;
+  const struct nx_buf *failed = response->headers.failed ? &response->headers : &response->body;
+  if (failed->failed) return refuse_memory(worker, conn, "no memory for the response", failed->starved_bytes);
   return respond(worker, conn);
 }
 
@@ -206,7 +209,7 @@ static enum step refuse(struct nx_http_worker *worker, struct nx_http_conn *conn
   io->exchange.app = attached;
   io->refusal = why;
   response->status = why.status;
-  app->refuse(app->self, response, why.code, why.detail);
+  app->refuse(app->self, response, why.code, why.detail, why.bytes);
   if (response->headers.failed) nx_buf_reset(&response->headers, 0);
   if (response->body.failed) nx_buf_reset(&response->body, 0);
   response->close = true;
@@ -343,7 +346,7 @@ static enum step receive(struct nx_http_worker *worker, struct nx_http_conn *con
   if (!conn->drained) {
     if (!fill(conn)) return end(worker, conn);
     if (!conn->io->in.failed) return GO_ON;
-    return refuse(worker, conn, (struct nx__http_refusal){NX_ERR_NO_MEMORY, 503, "no memory for the request"});
+    return refuse_memory(worker, conn, "no memory for the request", conn->io->in.starved_bytes);
   }
   bool quiet = nx__http_phase(conn) == NX__HTTP_QUIET;
   return quiet && atomic_load(&server->draining) ? end(worker, conn) : WAIT;
@@ -428,8 +431,8 @@ void nx__http_conn_proceed(struct nx_http_worker *worker, struct nx_http_exchang
 }
 
 void nx__http_conn_timeout(struct nx_http_worker *worker, struct nx_http_conn *conn) {
-  static const struct nx__http_refusal headers = {NX_ERR_REQUEST_TIMEOUT, 408, "the request headers took too long"};
-  static const struct nx__http_refusal body = {NX_ERR_REQUEST_TIMEOUT, 408, "the request body took too long"};
+  static const struct nx__http_refusal headers = {NX_ERR_REQUEST_TIMEOUT, 408, "the request headers took too long", 0};
+  static const struct nx__http_refusal body = {NX_ERR_REQUEST_TIMEOUT, 408, "the request body took too long", 0};
   enum step step = GONE;
   switch (nx__http_phase(conn)) {
   case NX__HTTP_HEADERS: step = refuse(worker, conn, headers); break;

@@ -96,6 +96,7 @@ struct nx__http_refusal {
   enum nx_error_code code; /* NX_OK: none */
   int status;
   const char *detail; /* constant text */
+  size_t bytes;       /* of memory that could not be had; 0: that is not why */
 };
 
 #define NX__HTTP_HEAD_BYTES 320

@@ -25,7 +25,7 @@ static const struct {
 
 /* `status` 0: the usual one of the code. Returns what makes llhttp stop. */
 static int refuse(struct nx_http_io *io, enum nx_error_code code, int status, const char *detail) {
-  io->refusal = (struct nx__http_refusal){code, status ? status : nx_error_http_status(code), detail};
+  io->refusal = (struct nx__http_refusal){code, status ? status : nx_error_http_status(code), detail, 0};
   return HPE_USER;
 }
 

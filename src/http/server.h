@@ -80,8 +80,9 @@ struct nx_http_app {
    * slower than 1 MiB/s beyond it, are given up. */
   bool (*is_hurried)(void *self);
   /* A request that the server itself refused: fills the response with a problem (RFC 9457). response->status is set
-   * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). */
-  void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail);
+   * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). `bytes` is
+   * how much memory could not be had, when that is why. */
+  void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail, size_t bytes);
   /* Every finished exchange, refusals included, for metrics: once for each `handle`, just before the response is
    * written. `app` is exchange->app as `handle` left it; of a refused request `request` may be empty. Not called for
    * exchanges that are still parked when the server is destroyed. */

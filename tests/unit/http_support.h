@@ -118,6 +118,8 @@ static inline enum nx_http_next handle(void *self, struct nx_http_exchange *exch
     big(response, (size_t)strtoul(request->query.data, NULL, 10));
   else if (is(request->path, "/slack"))
     slack(response, (size_t)strtoul(request->query.data, NULL, 10));
+  else if (is(request->path, "/long-headers"))
+    nx_buf_reserve(&response->headers, (size_t)strtoul(request->query.data, NULL, 10));
   else if (is(request->path, "/none"))
     response->status = 204;
   else if (is(request->path, "/unchanged"))
@@ -168,11 +170,12 @@ static inline bool thread_is_spent(void *self) { return atomic_exchange(&((struc
 
 static inline bool is_hurried(void *self) { return atomic_load(&((struct app *)self)->hurried); }
 
-static inline void refuse(void *self, struct nx_http_response *response, enum nx_error_code code,
-                          const char *detail) {
+static inline void refuse(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail,
+                          size_t bytes) {
   atomic_fetch_add(&((struct app *)self)->refused, 1);
   response->content_type = "application/problem+json";
-  nx_buf_printf(&response->body, "{\"status\":%d,\"code\":\"%s\",\"detail\":", response->status, nx_error_name(code));
+  nx_buf_printf(&response->body, "{\"status\":%d,\"code\":\"%s\",\"bytes\":%zu,\"detail\":", response->status,
+                nx_error_name(code), bytes);
   nx_buf_json_string(&response->body, detail, strlen(detail));
   nx_buf_char(&response->body, '}');
 }

@@ -216,13 +216,14 @@ static void buf_that_is_refused_fails_and_keeps_what_it_has(void **state) {
   struct nx_buf buf = {.account = &account.as_account};
   nx_buf_lit(&buf, "kept");
   assert_null(nx_buf_reserve(&buf, 2000));
-  assert_true(buf.failed && buf.starved);
+  assert_true(buf.failed);
+  assert_int_equal(buf.starved_bytes, 4 + 2000 - buf.capacity);
   assert_memory_equal(buf.data, "kept", 4);
   assert_int_equal(account.charged, buf.capacity);
   nx_buf_lit(&buf, "x"); /* sticky, though there would be room */
   assert_int_equal(buf.len, 4);
   nx_buf_reset(&buf, 1000);
-  assert_false(buf.failed || buf.starved);
+  assert_false(buf.failed || buf.starved_bytes);
   nx_buf_lit(&buf, "x");
   assert_text(&buf, "x");
   nx_buf_deinit(&buf);
@@ -230,7 +231,7 @@ static void buf_that_is_refused_fails_and_keeps_what_it_has(void **state) {
 
   account.limit = 0;
   nx_buf_printf(&buf, "%d", 1);
-  assert_true(buf.failed && buf.starved && !buf.data);
+  assert_true(buf.failed && buf.starved_bytes && !buf.data);
   nx_buf_deinit(&buf);
 }
 
@@ -241,11 +242,11 @@ static void buf_past_its_limit_is_not_starved(void **state) {
   struct nx_buf buf = {.account = &account.as_account, .limit = 10};
   nx_buf_lit(&buf, "0123456789");
   nx_buf_char(&buf, 'a');
-  assert_true(buf.failed && !buf.starved);
+  assert_true(buf.failed && !buf.starved_bytes);
   nx_buf_deinit(&buf);
   buf = (struct nx_buf){.account = &account.as_account};
   assert_null(nx_buf_reserve(&buf, SIZE_MAX / 2 + 1)); /* no memory for that */
-  assert_true(buf.failed && buf.starved);
+  assert_true(buf.failed && buf.starved_bytes == SIZE_MAX / 2 + 1);
   nx_buf_deinit(&buf);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* whose malloc gives up */
   assert_null(nx_buf_reserve(&buf, PTRDIFF_MAX)); /* charged, and returned when malloc refuses */

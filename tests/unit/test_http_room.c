@@ -354,6 +354,13 @@ static void test_flood_without_memory(void **state) {
 
 /* --- memory for buffers -------------------------------------------------------------------------------------- */
 
+/* How much the server says could not be had. */
+static unsigned long bytes_asked_for(const struct reply *reply) {
+  const char *bytes = strstr(reply->body, "\"bytes\":");
+  assert_non_null(bytes);
+  return strtoul(bytes + strlen("\"bytes\":"), NULL, 10);
+}
+
 /* A body that is refused room: 503, the end of the connection, and nothing is kept. */
 static void test_no_memory_for_a_body(void **state) {
   (void)state;
@@ -369,6 +376,7 @@ static void test_no_memory_for_a_body(void **state) {
     assert_int_equal(reply.status, 503);
     assert_true(reply.closes);
     assert_non_null(strstr(reply.body, "no memory for the request"));
+    assert_in_range(bytes_asked_for(&reply), 8 * KIB, 64 * KIB);
     free(reply.body);
     assert_true(ended(fd));
     assert_int_equal(atomic_load(&app->refused), 1);
@@ -386,22 +394,27 @@ static void test_no_memory_for_a_body(void **state) {
   free(body);
 }
 
+/* The same of its body and of its headers. */
 static void test_no_memory_for_an_answer(void **state) {
   (void)state;
-  start(defaults());
-  atomic_store(&http_buffers.limit, 64 * KIB);
-  int fd = dial();
-  say(fd, GET("/big?100000") GET("/behind"));
-  struct reply reply = hear(fd);
-  assert_int_equal(reply.status, 503);
-  assert_true(reply.closes);
-  assert_non_null(strstr(reply.body, "no memory for the response"));
-  free(reply.body);
-  assert_true(ended(fd));
-  close(fd);
-  atomic_store(&http_buffers.limit, SIZE_MAX);
-  assert_int_equal(atomic_load(&app->finished), 1);
-  stop();
+  static const char *const requests[] = {GET("/big?100000") GET("/behind"), GET("/long-headers?100000")};
+  for (int i = 0; i < 2; i++) {
+    start(defaults());
+    atomic_store(&http_buffers.limit, 64 * KIB);
+    int fd = dial();
+    say(fd, requests[i]);
+    struct reply reply = hear(fd);
+    assert_int_equal(reply.status, 503);
+    assert_true(reply.closes);
+    assert_non_null(strstr(reply.body, "no memory for the response"));
+    assert_in_range(bytes_asked_for(&reply), 100000 - 8 * KIB, 100000); /* a spare buffer may have some */
+    free(reply.body);
+    assert_true(ended(fd));
+    close(fd);
+    atomic_store(&http_buffers.limit, SIZE_MAX);
+    assert_int_equal(atomic_load(&app->finished), 1);
+    stop();
+  }
 }
 
 /* At any limit a request is answered in full, or refused and closed, or its connection ends. */
