@@ -2,7 +2,11 @@
  *
  * The listening socket: accepting; who goes when there is no room is room.c's business.
  * It is owned like a connection (conn.h), so one worker at a time accepts, and what it uses needs no lock. It is
- * edge-triggered too: a worker accepts until EAGAIN, or goes behind the connections that are ready after a batch. */
+ * edge-triggered too: a worker accepts until EAGAIN, or goes behind the connections that are ready after a batch.
+ *
+ * A connection for which nobody makes way yet waits here, and those behind it in the backlog: mostly somebody goes a moment
+ * later, and a probe that finds its connection reset has no second one. When some have waited without a pause for
+ * ROOM_WAIT_MS, all that find no room are turned away. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +20,7 @@
 
 #define ACCEPT_BATCH 32
 #define BACKLOG 1024
+#define ROOM_WAIT_MS 500u
 
 /* --- creation ------------------------------------------------------------------------------------------------ */
 
@@ -74,7 +79,8 @@ void nx__http_listener_close(struct nx_http_server *server) {
   atomic_store(&server->listener.owner, NX__HTTP_FREE);
   if (fd >= 0) close(fd);
   if (server->spare_fd >= 0) close(server->spare_fd);
-  server->spare_fd = -1;
+  if (server->waiting_fd >= 0) close(server->waiting_fd);
+  server->spare_fd = server->waiting_fd = -1;
 }
 
 /* --- without descriptors -------------------------------------------------------------------------------------- */
@@ -101,12 +107,26 @@ static bool has_room(struct nx_http_worker *worker) {
   return true;
 }
 
+/* Edge-triggered, the listener does not mention again who waits: the sweep does. */
+static void accept_later(struct nx_http_server *server) {
+  if (!atomic_exchange(&server->accept_again, true)) nx__http_arm_sweep(server);
+}
+
+/* False when it does not wait any more: turned away. */
+static bool wait_for_room(struct nx_http_server *server, int fd) {
+  uint64_t now = nx__http_now();
+  if (!server->waiting_since_ns) server->waiting_since_ns = now;
+  if (now - server->waiting_since_ns >= ROOM_WAIT_MS * NX_NS_PER_MS) {
+    close(fd);
+    return false;
+  }
+  server->waiting_fd = fd;
+  accept_later(server);
+  return true;
+}
+
 static void adopt(struct nx_http_worker *worker, int fd) {
   struct nx_http_server *server = worker->server;
-  if ((unsigned)fd >= server->slots || !has_room(worker)) {
-    close(fd);
-    return;
-  }
   struct nx_http_conn *conn = &server->conns[fd];
   if (fd > atomic_load(&server->top_fd)) atomic_store(&server->top_fd, fd);
   nx__http_conn_init(conn, fd, server->options.idle_timeout_ms);
@@ -117,16 +137,28 @@ static void adopt(struct nx_http_worker *worker, int fd) {
     nx__http_conn_close(server, worker, conn);
 }
 
-/* False when the backlog is empty, or cannot be helped now. */
+/* Who waits goes first. */
+static int next_fd(struct nx_http_server *server) {
+  int fd = server->waiting_fd;
+  server->waiting_fd = -1;
+  return fd >= 0 ? fd : accept4(server->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+/* False when nobody waits, or cannot be helped now. */
 static bool accept_one(struct nx_http_worker *worker) {
   struct nx_http_server *server = worker->server;
-  int fd = accept4(server->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  int fd = next_fd(server);
   if (fd >= 0) {
-    adopt(worker, fd);
+    if ((unsigned)fd >= server->slots)
+      close(fd);
+    else if (has_room(worker))
+      adopt(worker, fd);
+    else
+      return !wait_for_room(server, fd);
     return true;
   }
   switch (errno) {
-  case EAGAIN:
+  case EAGAIN: server->waiting_since_ns = 0; return false;
   case EBADF:
   case EINVAL: return false;
   case EMFILE:
@@ -137,8 +169,7 @@ static bool accept_one(struct nx_http_worker *worker) {
   case ENOBUFS: break;
   default: return true; /* an error of that one connection, reported by accept */
   }
-  atomic_store(&server->accept_again, true);
-  nx__http_arm_sweep(server);
+  accept_later(server);
   return false;
 }
 

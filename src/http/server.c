@@ -13,6 +13,7 @@
 #include "http/server_internal.h"
 
 #define SWEEP_MS 250
+#define RETRY_MS 25 /* instead, while somebody waits to be accepted */
 /* Who moves a message at such a rate (1 MiB/s) is not given up when memory for buffers is short. */
 #define HURRIED_BYTES_PER_MS 1024u
 /* Descriptors below this plus max_connections may be connections: the process has others, and gets them first. */
@@ -27,7 +28,8 @@ int nx__http_watch(struct nx_http_server *server, int op, int fd, uint32_t event
 
 /* One shot, so that no tick needs a read and an idle server has none. Arming an armed one is harmless. */
 void nx__http_arm_sweep(struct nx_http_server *server) {
-  const struct itimerspec soon = {.it_value = {.tv_nsec = SWEEP_MS * (long)NX_NS_PER_MS}};
+  long ms = atomic_load(&server->accept_again) ? RETRY_MS : SWEEP_MS;
+  const struct itimerspec soon = {.it_value = {.tv_nsec = ms * (long)NX_NS_PER_MS}};
   timerfd_settime(server->timer_fd, 0, &soon, NULL);
 }
 
@@ -120,7 +122,7 @@ int nx_http_server_create(struct nx_http_server **out, const struct nx_http_opti
   server->app = *app;
   server->slots = options->max_connections + OTHER_DESCRIPTORS;
   server->live_max = options->live_threads < options->max_threads ? options->live_threads : options->max_threads;
-  server->epoll_fd = server->timer_fd = server->wake_fd = server->listener.fd = server->spare_fd = -1;
+  server->epoll_fd = server->timer_fd = server->wake_fd = server->listener.fd = server->spare_fd = server->waiting_fd = -1;
   pthread_mutex_init(&server->lock, NULL);
   pthread_cond_init(&server->changed, NULL);
   int status = open_server(server, err);

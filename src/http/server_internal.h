@@ -45,9 +45,11 @@ struct nx_http_server {
   struct nx_http_conn listener; /* only its ownership and fd are used */
   /* Synchronization: owner of the listener. */
   int spare_fd;                /* given up for a moment to shed when descriptors run out; -1 when that failed */
+  int waiting_fd;              /* accepted, and without room yet; -1: none */
+  uint64_t waiting_since_ns;   /* from then on some have waited for room without a pause; 0: nobody waits */
   struct nx_http_candidate candidates[NX__HTTP_EVICTION_BATCH]; /* longest idle last */
   unsigned candidate_count;
-  _Atomic(bool) accept_again;  /* the kernel refused a connection that is still in the backlog: the sweep retries */
+  _Atomic(bool) accept_again;  /* somebody waits, here or in the backlog: the sweep comes soon and retries */
 
   _Atomic(bool) draining, stopping;
   _Atomic(unsigned) connections;

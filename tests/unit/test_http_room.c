@@ -6,6 +6,19 @@
 
 /* --- many connections ---------------------------------------------------------------------------------------- */
 
+static int dial_served(void) {
+  int fd = dial();
+  say(fd, GET("/x"));
+  expect(fd, 200, "/x");
+  return fd;
+}
+
+/* Until nobody uses a connection; and the coarse clock shall tell them apart. */
+static void let_settle(void) {
+  EVENTUALLY(http_sockets.charged == stats().connections * 8 * KIB);
+  usleep(10000);
+}
+
 static void test_eviction(void **state) {
   (void)state;
   struct nx_http_options options = defaults();
@@ -16,11 +29,12 @@ static void test_eviction(void **state) {
     fds[i] = dial();
     say(fds[i], GET("/x"));
     expect(fds[i], 200, "/x");
-  usleep(10000); /* the coarse clock shall tell them apart */
+    let_settle();
   }
   say(fds[0], GET("/x")); /* so that the longest idle one is number 1 */
   expect(fds[0], 200, "/x");
-  say(fds[2], "GET /part"); /* in the middle of a request: stays */
+  say(fds[2], GET("/park")); /* in the middle of a request: stays */
+  EVENTUALLY(parked() == 1);
   usleep(10000);
   for (int i = 1; i < 8; i++) {
     if (i == 2) continue;
@@ -32,18 +46,88 @@ static void test_eviction(void **state) {
     fds[i] = fd;
   }
   assert_int_equal(stats().evicted, 6);
-  say(fds[2], " HTTP/1.1\r\nHost: a\r\n\r\n");
-  expect(fds[2], 200, "/part");
-  /* When none is idle, a new one is turned away. */
-  for (int i = 0; i < 8; i++) say(fds[i], "GET /part");
-  usleep(50000);
-  int fd = dial();
-  assert_true(ended(fd));
-  close(fd);
-  for (int i = 0; i < 8; i++) say(fds[i], " HTTP/1.1\r\nHost: a\r\n\r\n");
-  for (int i = 0; i < 8; i++) expect(fds[i], 200, "/part");
-  EVENTUALLY(stats().connections == 8);
+  assert_int_equal(unpark(app), 1);
+  expect(fds[2], 200, "parked");
   for (int i = 0; i < 8; i++) close(fds[i]);
+  EVENTUALLY(stats().connections == 0);
+  stop();
+}
+
+/* All connections have had a message half way, but not for long: nobody may go yet. Who comes waits, and is served. */
+static void check_new_ones_wait(struct nx_http_options options, unsigned new_ones) {
+  enum { COUNT = 16, NEW_MAX = 4 };
+  int fds[COUNT], fresh[NEW_MAX];
+  start(options);
+  for (int i = 0; i < COUNT; i++) {
+    fds[i] = dial();
+    say(fds[i], "GET /part");
+  }
+  EVENTUALLY(http_sockets.charged == COUNT * 136 * KIB);
+  if (options.max_connections > COUNT) atomic_store(&http_sockets.limit, http_sockets.charged);
+  for (unsigned i = 0; i < new_ones; i++) {
+    fresh[i] = dial();
+    say(fresh[i], GET("/x"));
+    expect(fresh[i], 200, "/x");
+  }
+  assert_in_range(stats().evicted, 1, new_ones);
+  atomic_store(&http_sockets.limit, SIZE_MAX);
+  for (int i = 0; i < COUNT; i++) close(fds[i]);
+  for (unsigned i = 0; i < new_ones; i++) close(fresh[i]);
+  EVENTUALLY(stats().connections == 0);
+  stop();
+}
+
+static void test_new_ones_wait_for_room(void **state) {
+  (void)state;
+  struct nx_http_options options = defaults();
+  check_new_ones_wait(options, 1); /* no memory for another connection; that of one that goes is enough for one */
+  options.max_connections = 16;
+  check_new_ones_wait(options, 4);
+}
+
+/* The application has them all. */
+static void park_all(int *fds, unsigned count) {
+  for (unsigned i = 0; i < count; i++) {
+    fds[i] = dial();
+    say(fds[i], GET("/park"));
+  }
+  EVENTUALLY(parked() == count);
+}
+
+static void end_parked(const int *fds, unsigned count) {
+  assert_int_equal(unpark(app), count);
+  for (unsigned i = 0; i < count; i++) {
+    expect(fds[i], 200, "parked");
+    close(fds[i]);
+  }
+  EVENTUALLY(stats().connections == 0);
+}
+
+/* Those that find no room are turned away in the end, and so is who waits when the server drains. */
+static void test_nobody_may_go(void **state) {
+  (void)state;
+  enum { COUNT = 4, NEW = 40 };
+  struct nx_http_options options = defaults();
+  options.max_connections = COUNT;
+  start(options);
+  int fds[COUNT], turned_away[NEW];
+  park_all(fds, COUNT);
+  for (int i = 0; i < NEW; i++) turned_away[i] = dial();
+  for (int i = 0; i < NEW; i++) {
+    assert_true(ended(turned_away[i]));
+    close(turned_away[i]);
+  }
+  assert_int_equal(stats().accepted, COUNT);
+  assert_int_equal(stats().evicted, 0);
+  end_parked(fds, COUNT);
+  close(dial_served());
+  EVENTUALLY(stats().connections == 0);
+  park_all(fds, COUNT);
+  int waits = dial();
+  nx_http_server_drain(app->server);
+  assert_true(ended(waits));
+  close(waits);
+  end_parked(fds, COUNT);
   stop();
 }
 
@@ -140,13 +224,6 @@ static int get_through(void) {
   }
   fail_msg("a new connection is never served");
   return -1;
-}
-
-static int dial_served(void) {
-  int fd = dial();
-  say(fd, GET("/x"));
-  expect(fd, 200, "/x");
-  return fd;
 }
 
 /* Strangers, who has been idle for long, who has a message half way for long, who is idle. */
@@ -527,6 +604,8 @@ int main(void) {
   prepare_process();
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_eviction),
+    cmocka_unit_test(test_new_ones_wait_for_room),
+    cmocka_unit_test(test_nobody_may_go),
     cmocka_unit_test(test_flood),
     cmocka_unit_test(test_idle_connections),
     cmocka_unit_test(test_no_descriptors),
