@@ -141,7 +141,7 @@ void nx__http_conn_init(struct nx_http_conn *conn, int fd, uint64_t idle_timeout
   conn->drained = conn->until_eagain = false;
   atomic_store_explicit(&conn->served, false, memory_order_relaxed);
   enter(conn, NX__HTTP_QUIET, idle_timeout_ms);
-  atomic_store(&conn->owner, NX__HTTP_IDLE);
+  atomic_store(&conn->owner, NX__HTTP_OWNED);
 }
 
 void nx__http_conn_close(struct nx_http_server *server, struct nx_http_worker *worker, struct nx_http_conn *conn) {

@@ -12,8 +12,9 @@
  *          └───────────────────────────────────┴── nx__http_conn_close (from PENDING too)
  *
  * Events are edge-triggered: the kernel says once that there are bytes, or a FIN. So an owner lets go only after
- * EAGAIN, and an event that arrives meanwhile is kept as PENDING. A stale event (the descriptor was closed and given
- * to another connection between epoll_wait and nx__http_acquire) costs one read that finds nothing.
+ * EAGAIN, and an event that arrives meanwhile is kept as PENDING. Accepting passes through OWNED until epoll has the
+ * descriptor. A stale event (the descriptor was closed and given to another connection between epoll_wait and
+ * nx__http_acquire) costs one read that finds nothing.
  *
  * What it waits for (`phase`), and the facts that hold whenever nobody owns it (nx__http_conn_assert):
  *
@@ -185,7 +186,7 @@ static inline uint64_t nx__http_phase_timeout_ms(const struct nx_http_options *o
 
 /* --- conn.c -------------------------------------------------------------------------------------------------- */
 
-/* Makes a FREE slot the connection `fd`, IDLE and QUIET. */
+/* Makes a FREE slot the connection `fd`, OWNED and QUIET. */
 void nx__http_conn_init(struct nx_http_conn *conn, int fd, uint64_t idle_timeout_ms);
 /* `events` of epoll. Runs the connection as far as it goes. */
 void nx__http_conn_event(struct nx_http_worker *worker, struct nx_http_conn *conn, uint32_t events);

@@ -132,9 +132,12 @@ static void adopt(struct nx_http_worker *worker, int fd) {
   nx__http_conn_init(conn, fd, server->options.idle_timeout_ms);
   atomic_fetch_add(&server->accepted, 1);
   if (atomic_fetch_add(&server->connections, 1) == 0) nx__http_arm_sweep(server);
-  /* Raises an event at once, because the socket is writable; whoever gets it reads what may be there already. */
-  if (nx__http_watch(server, EPOLL_CTL_ADD, fd, NX__HTTP_EVENTS, conn) < 0 && nx__http_try_own(conn))
+  /* Raises an event at once, because the socket is writable; whoever gets it reads what may be there already. Owned until
+   * then: a stale event for the slot could have another worker close the descriptor that is being registered. */
+  if (nx__http_watch(server, EPOLL_CTL_ADD, fd, NX__HTTP_EVENTS, conn) < 0)
     nx__http_conn_close(server, worker, conn);
+  else if (!nx__http_release(conn))
+    nx__http_conn_yield(server, conn);
 }
 
 /* Who waits goes first. */
