@@ -12,16 +12,18 @@
 #include <stdint.h>
 
 /* Changes whenever host and guest would misunderstand each other. */
-#define NX_ABI_VERSION 1u
+#define NX_ABI_VERSION 2u
 
 /* One area in the guest's static data through which the host hands over an execution. nx_boot() returns its address.
- * The three texts lie one after the other in the input buffer: args, then state, then scope. A length of
- * NX_ABI_ABSENT means the caller did not give that value. */
+ * For nx_invoke() three texts lie one after the other in the input buffer: args, then state, then scope. A length of
+ * NX_ABI_ABSENT means the caller did not give that value. For nx_resume() one text lies there, the answers to extension
+ * calls, and args_bytes is its length: [{"callId": 1, "success": true, "value"?: any}, {"callId": 2, "success": false,
+ * "error": any}]. */
 #define NX_ABI_ABSENT UINT32_MAX
 struct nx_abi_call {
   uint64_t random_seed[2];      /* state of Math.random for this execution */
   uint32_t input;               /* guest address of the texts */
-  uint32_t args_bytes;          /* JSON, or NX_ABI_ABSENT */
+  uint32_t args_bytes;          /* JSON (for nx_resume: the answers), or NX_ABI_ABSENT */
   uint32_t state_bytes;         /* JSON object holding only what the handler may read, or NX_ABI_ABSENT */
   uint32_t scope_bytes;         /* JSON, or NX_ABI_ABSENT */
   uint32_t stack_limit_bytes;   /* how much of the guest's own stack JavaScript may use */
@@ -54,7 +56,7 @@ enum nx_abi_reply {
   NX_REPLY_BAD_CALL = -3,    /* malformed: only a hostile guest sees it */
 };
 
-/* Results of nx_compile() and nx_invoke(). */
+/* Results of nx_compile(), nx_invoke() and nx_resume(). */
 enum nx_abi_status {
   NX_STATUS_DONE = 0,           /* compiled, or settled: NX_OP_RETURN or NX_OP_THROW was called */
   NX_STATUS_SYNTAX = 1,         /* compile: the source does not parse (NX_OP_THROW tells) */

@@ -12,7 +12,7 @@
   const DENIED = -1;
 
   const { Error, JSON, Map, Number, Object, Promise, Proxy, Reflect, String, TypeError } = globalThis;
-  const { parse, stringify } = JSON;
+  const { stringify } = JSON;
   const { defineProperty, freeze, prototype: objectPrototype } = Object;
   const { apply, deleteProperty, get: reflectGet, getOwnPropertyDescriptor, ownKeys, has: reflectHas } = Reflect;
   const uncurry = Function.prototype.bind.bind(Function.prototype.call);
@@ -21,6 +21,7 @@
   const mapGet = uncurry(Map.prototype.get);
   const mapSet = uncurry(Map.prototype.set);
   const mapDelete = uncurry(Map.prototype.delete);
+  const mapSize = uncurry(getOwnPropertyDescriptor(Map.prototype, "size").get);
   const match = uncurry(RegExp.prototype.exec);
   const push = uncurry(Array.prototype.push);
   const slice = uncurry(String.prototype.slice);
@@ -134,14 +135,24 @@
     return new Promise((resolve, reject) => { mapSet(openCalls, id, { resolve, reject }); });
   }
 
-  // An answer that the host brings with a resume.
-  host.settleCall = function (id, success, text) {
-    const waiting = mapGet(openCalls, id);
+  host.hasOpenCalls = () => mapSize(openCalls) > 0;
+
+  // What a call is rejected with: the caller gives a text, an object with a message and perhaps a name, or any other JSON.
+  function callError(reason) {
+    const isDescribed = typeof reason === "object" && reason !== null && hasOwn(reason, "message");
+    const error = new Error(format(isDescribed ? reason.message : reason));
+    if (isDescribed && hasOwn(reason, "name") && typeof reason.name === "string")
+      defineProperty(error, "name", { value: reason.name, writable: true, configurable: true });
+    return error;
+  }
+
+  // An answer that the host brings with a resume. There may be one to a call that nobody waits for any more.
+  host.settleCall = function (answer) {
+    const waiting = mapGet(openCalls, answer.callId);
     if (!waiting) return;
-    mapDelete(openCalls, id);
-    const value = text === undefined ? undefined : parse(text);
-    if (success) waiting.resolve(value);
-    else waiting.reject(new Error(typeof value === "string" ? value : stringify(value)));
+    mapDelete(openCalls, answer.callId);
+    if (answer.success) waiting.resolve(hasOwn(answer, "value") ? answer.value : undefined);
+    else waiting.reject(callError(answer.error));
   };
 
   const namespace = (lookup) => new Proxy(freeze(Object.create(null)), {

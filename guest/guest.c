@@ -5,7 +5,8 @@
  * Compiled to WebAssembly, translated to C by wasm2c and linked into nexus. Everything here runs inside the sandbox
  * and shares linear memory with the handler, so nothing in it is a security boundary: it gives good errors early,
  * the host decides. Life of an image: nx_boot() once, nx_compile() once per handler, nx_invoke() once per execution,
- * always from a fresh copy of the memory that the call before left behind.
+ * nx_resume() whenever an execution that waits gets answers; always from a copy of the memory that the call before left
+ * behind.
  *
  * Imports are three functions of module "nexus"; the WASI functions that the C library refers to are defined here,
  * so that the host has no WASI surface at all. */
@@ -53,10 +54,19 @@ static JSValue handler = JS_UNDEFINED;  /* the function an execution calls */
 static enum { ASYNC_BODY, PLAIN_BODY, MODULE } form; /* what it is */
 static JSValue module_ctx;              /* the second argument of a module's function */
 static JSValue describe_error;          /* bootstrap: error → JSON text */
+static JSValue settle_call;             /* bootstrap: the host's answer to an extension call → its promise is settled */
+static JSValue has_open_calls;          /* bootstrap: whether an extension call waits for an answer */
+static JSValue main_promise = JS_UNDEFINED; /* of an execution that waits: what it will settle with */
 static JSAtom atom_args, atom_scope, atom_then;
 static size_t image_heap_bytes;         /* engine heap in use when the image was made */
 static bool executing;                  /* false while images are made */
-static uint32_t open_calls;             /* extension calls without an answer */
+
+/* $state as the host sent it, until host.state() parses it. */
+static struct {
+  const char *text; /* NULL: there is none, or it was parsed */
+  uint32_t bytes;
+  void *block;      /* the allocation that it lies in; NULL while it is in the inline input */
+} unread_state;
 
 /* Room a text takes in the input buffer: its bytes and a NUL, nothing when it is absent. */
 static uint32_t text_span(uint32_t bytes) { return bytes == NX_ABI_ABSENT ? 0 : bytes + 1; }
@@ -158,6 +168,8 @@ static JSValue js_host_call(JSContext *c, JSValueConst self, int argc, JSValueCo
   (void)self;
   int32_t op;
   if (argc < 2 || JS_ToInt32(c, &op, argv[0])) return JS_EXCEPTION;
+  if (op == NX_OP_EXT_CALL && !executing)
+    return JS_ThrowPlainError(c, "extension calls and timers exist during executions only, not while the top level runs");
   size_t a_bytes = 0, b_bytes = 0;
   const char *a = JS_ToCStringLen(c, &a_bytes, argv[1]);
   if (!a) return JS_EXCEPTION;
@@ -172,7 +184,6 @@ static JSValue js_host_call(JSContext *c, JSValueConst self, int argc, JSValueCo
   int32_t reply = nx_host_call((uint32_t)op, a, (uint32_t)a_bytes, b, (uint32_t)b_bytes);
   JS_FreeCString(c, a);
   JS_FreeCString(c, b);
-  if (op == NX_OP_EXT_CALL && reply > 0) open_calls++;
   return JS_NewInt32(c, reply);
 }
 
@@ -180,9 +191,12 @@ static JSValue js_host_call(JSContext *c, JSValueConst self, int argc, JSValueCo
 static JSValue js_host_state(JSContext *c, JSValueConst self, int argc, JSValueConst *argv) {
   (void)self, (void)argc, (void)argv;
   if (!executing) return JS_ThrowPlainError(c, "$state exists during executions only, not while the top level runs");
-  if (area.call.state_bytes == NX_ABI_ABSENT) return JS_NewObject(c);
-  const char *text = (const char *)(uintptr_t)area.call.input + text_span(area.call.args_bytes);
-  return nx_json_parse(c, text, area.call.state_bytes, "$state");
+  if (!unread_state.text) return JS_NewObject(c);
+  JSValue state = nx_json_parse(c, unread_state.text, unread_state.bytes, "$state");
+  if (JS_IsException(state)) return state;
+  free(unread_state.block);
+  unread_state.text = unread_state.block = NULL;
+  return state;
 }
 
 /* host.random(uint8array): fills it from the host's generator. */
@@ -419,6 +433,8 @@ EXPORT("nx_boot") struct nx_abi_call *nx_boot(void) {
     JS_FreeValue(ctx, result);
   }
   describe_error = JS_GetPropertyStr(ctx, host, "describeError");
+  settle_call = JS_GetPropertyStr(ctx, host, "settleCall");
+  has_open_calls = JS_GetPropertyStr(ctx, host, "hasOpenCalls");
   module_ctx = JS_GetPropertyStr(ctx, host, "moduleContext");
   JS_FreeValue(ctx, host);
   JS_RunGC(rt);
@@ -429,6 +445,18 @@ EXPORT("nx_boot") struct nx_abi_call *nx_boot(void) {
 
 /* Memory for an input that does not fit the inline buffer; 0 when there is none. */
 EXPORT("nx_reserve") void *nx_reserve(uint32_t bytes) { return malloc(bytes); }
+
+static char *input_buffer(void) { return (char *)(uintptr_t)area.call.input; }
+
+/* What nx_reserve gave goes as soon as it is read. */
+static void free_input(void) {
+  if (input_buffer() != area.input) free(input_buffer());
+}
+
+static void enter_engine(void) {
+  JS_UpdateStackTop(rt);
+  JS_SetMaxStackSize(rt, area.call.stack_limit_bytes);
+}
 
 /* ---- Compile ----------------------------------------------------------------------------------------------------- */
 
@@ -566,13 +594,10 @@ static int32_t compile(const char *source, uint32_t bytes) {
 
 /* The source lies in the input buffer, `bytes` long, followed by a NUL. */
 EXPORT("nx_compile") int32_t nx_compile(uint32_t bytes) {
-  JS_UpdateStackTop(rt);
-  JS_SetMaxStackSize(rt, area.call.stack_limit_bytes);
-  char *source = (char *)(uintptr_t)area.call.input;
-  int32_t status = compile(source, bytes);
-  if (status == NX_STATUS_DONE && open_calls) status = NX_STATUS_NEVER_SETTLES;
+  enter_engine();
+  int32_t status = compile(input_buffer(), bytes);
   if (status != NX_STATUS_DONE) return status;
-  if (source != area.input) free(source);
+  free_input();
   memset(area.input, 0, sizeof area.input);
   settle_heap();
   return NX_STATUS_DONE;
@@ -587,14 +612,27 @@ static bool set_global(JSValueConst global, JSAtom name, const char *text, uint3
   return !JS_IsException(value) && JS_SetProperty(ctx, global, name, value) >= 0;
 }
 
+/* The state stays a text until it is asked for: most handlers never do. */
+static void begin_state(const char *text, uint32_t bytes) {
+  if (bytes == NX_ABI_ABSENT) {
+    free_input();
+    return;
+  }
+  unread_state.text = text;
+  unread_state.bytes = bytes;
+  if (input_buffer() != area.input) unread_state.block = input_buffer();
+}
+
 static bool begin_call(void) {
   const struct nx_abi_call *call = &area.call;
-  const char *args = (const char *)(uintptr_t)call->input;
-  const char *scope = args + text_span(call->args_bytes) + text_span(call->state_bytes);
+  const char *args = input_buffer();
+  const char *state = args + text_span(call->args_bytes);
+  const char *scope = state + text_span(call->state_bytes);
   JSValue global = JS_GetGlobalObject(ctx);
   bool ok = set_global(global, atom_args, args, call->args_bytes) &&
             set_global(global, atom_scope, scope, call->scope_bytes);
   JS_FreeValue(ctx, global);
+  begin_state(state, call->state_bytes);
   return ok;
 }
 
@@ -608,11 +646,32 @@ static JSValue call_handler(void) {
   return result;
 }
 
+/* Moves what is still needed out of the input buffer and clears that: an execution that waits is kept as what differs
+ * from its image. */
+static bool leave_input(void) {
+  if (unread_state.text && unread_state.text != unread_state.block) {
+    char *copy = malloc(unread_state.bytes + 1);
+    if (!copy) return false;
+    memcpy(copy, unread_state.text, unread_state.bytes + 1);
+    free(unread_state.block);
+    unread_state.text = unread_state.block = copy;
+  }
+  memset(area.input, 0, sizeof area.input);
+  return true;
+}
+
+static int32_t wait_for(JSValue promise) {
+  JSValue open = JS_Call(ctx, has_open_calls, JS_UNDEFINED, 0, NULL);
+  if (JS_ToBool(ctx, open) <= 0) return NX_STATUS_NEVER_SETTLES;
+  main_promise = promise;
+  return leave_input() ? NX_STATUS_WAITING : NX_STATUS_NO_MEMORY;
+}
+
 /* Reports the outcome of the main promise, or says that it is still pending. */
 static int32_t conclude(JSValue result) {
   switch (JS_PromiseState(ctx, result)) {
   case JS_PROMISE_PENDING:
-    return open_calls ? NX_STATUS_WAITING : NX_STATUS_NEVER_SETTLES;
+    return wait_for(result);
   case JS_PROMISE_REJECTED:
     report_throw(JS_PromiseResult(ctx, result));
     return NX_STATUS_DONE;
@@ -690,8 +749,7 @@ static int32_t conclude_plain(JSValue result) {
 
 EXPORT("nx_invoke") int32_t nx_invoke(void) {
   executing = true;
-  JS_UpdateStackTop(rt);
-  JS_SetMaxStackSize(rt, area.call.stack_limit_bytes);
+  enter_engine();
   JS_SetGCThreshold(rt, image_heap_bytes + area.call.gc_headroom_bytes);
   if (!begin_call()) {
     report_throw(JS_GetException(ctx));
@@ -707,4 +765,34 @@ EXPORT("nx_invoke") int32_t nx_invoke(void) {
   }
   run_jobs();
   return conclude(result);
+}
+
+/* ---- Resume ------------------------------------------------------------------------------------------------------ */
+
+/* Each answer is a task of its own, as an event is in a browser: all that follows from it has run when the next one
+ * counts, so that it may still cancel that one, or end the execution. */
+static bool settle_calls(JSValueConst answers) {
+  int64_t count;
+  if (JS_GetLength(ctx, answers, &count)) return false;
+  for (int64_t i = 0; i < count && JS_PromiseState(ctx, main_promise) == JS_PROMISE_PENDING; i++) {
+    JSValue answer = JS_GetPropertyInt64(ctx, answers, i);
+    JSValue done = JS_Call(ctx, settle_call, JS_UNDEFINED, 1, (JSValueConst[]){answer});
+    JS_FreeValue(ctx, answer);
+    if (JS_IsException(done)) return false;
+    run_jobs();
+  }
+  return true;
+}
+
+/* The threshold of the collector is not set anew: the engine has fitted it to the heap that this execution has by now. */
+EXPORT("nx_resume") int32_t nx_resume(void) {
+  enter_engine();
+  JSValue answers = nx_json_parse(ctx, input_buffer(), area.call.args_bytes, "answers");
+  free_input();
+  if (JS_IsException(answers) || !settle_calls(answers)) {
+    report_throw(JS_GetException(ctx));
+    return NX_STATUS_DONE;
+  }
+  JS_FreeValue(ctx, answers);
+  return conclude(main_promise);
 }

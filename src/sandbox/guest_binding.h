@@ -24,6 +24,7 @@ typedef Z_guest_instance_t nx_wasm;
 #define nx_wasm_reserve Z_guestZ_nx_reserve
 #define nx_wasm_compile Z_guestZ_nx_compile
 #define nx_wasm_invoke Z_guestZ_nx_invoke
+#define nx_wasm_resume Z_guestZ_nx_resume
 
 /* Imports, defined in imports.c. The first parameter would be the importing module's state; ours is the thread's. */
 #define NX_WASM_IMPORT_CALL(op, a, a_bytes, b, b_bytes) \

@@ -351,6 +351,10 @@ struct entry {
   struct nx_abi_call *area;
 };
 
+static struct nx_abi_call *call_area(const struct nx_instance *instance) {
+  return (struct nx_abi_call *)(nx_wasm_memory(instance->wasm)->data + nx__sandbox.call_area);
+}
+
 /* The texts one after the other, each with a NUL behind it. False when the guest gave an address outside its memory. */
 static bool write_texts(const struct entry *entry, uint32_t at) {
   uint8_t *out = nx_guest_mem(nx_wasm_memory(entry->wasm), at, entry->input_bytes);
@@ -385,6 +389,12 @@ static int32_t invoke_entry(void *argument) {
   return (int32_t)nx_wasm_invoke(entry->wasm);
 }
 
+static int32_t resume_entry(void *argument) {
+  struct entry *entry = argument;
+  if (!place_input(entry)) return NX_STATUS_NO_MEMORY;
+  return (int32_t)nx_wasm_resume(entry->wasm);
+}
+
 static uint32_t length_or_absent(struct nx_text text) { return text.data ? text.bytes : NX_ABI_ABSENT; }
 
 /* The guest's own stack lies at the bottom of linear memory, so that running out of it wraps around and traps. */
@@ -404,7 +414,7 @@ static struct nx_guest_result enter(struct nx_instance *instance, const struct n
     return (struct nx_guest_result){.end = NX_GUEST_RETURNED, .status = NX_STATUS_NO_MEMORY, .memory_refused = true};
   entry.input_bytes = (uint32_t)input_bytes;
   wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
-  entry.area = (struct nx_abi_call *)(memory->data + nx__sandbox.call_area);
+  entry.area = call_area(instance);
   if (!call->frozen) nx_random_bytes(entry.area->random_seed, sizeof entry.area->random_seed);
   entry.area->stack_limit_bytes = call->stack_limit_bytes;
   entry.area->gc_headroom_bytes = GC_HEADROOM_BYTES;
@@ -422,12 +432,18 @@ struct nx_guest_result nx_instance_compile(struct nx_instance *instance, const s
 
 struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const struct nx_guest_call *call,
                                           struct nx_text args, struct nx_text state, struct nx_text scope) {
-  struct nx_abi_call *area = (struct nx_abi_call *)(nx_wasm_memory(instance->wasm)->data + nx__sandbox.call_area);
+  struct nx_abi_call *area = call_area(instance);
   area->args_bytes = length_or_absent(args);
   area->state_bytes = length_or_absent(state);
   area->scope_bytes = length_or_absent(scope);
   const struct nx_text texts[] = {args, state, scope};
   return enter(instance, call, texts, 3, invoke_entry);
+}
+
+struct nx_guest_result nx_instance_resume(struct nx_instance *instance, const struct nx_guest_call *call,
+                                          struct nx_text answers) {
+  call_area(instance)->args_bytes = answers.bytes;
+  return enter(instance, call, &answers, 1, resume_entry);
 }
 
 /* ---- Capture ------------------------------------------------------------------------------------------------------------ */
@@ -458,8 +474,7 @@ int nx_instance_capture(struct nx_instance *instance, struct nx_account *account
   struct nx_guest_globals globals = {.stack_pointer = nx_wasm_stack_pointer(instance->wasm)};
   if (globals.stack_pointer != nx__sandbox.base->globals.stack_pointer)
     return nx_error_set(err, NX_ERR_INVALID, "the guest's stack is not at rest");
-  struct nx_abi_call *area = (struct nx_abi_call *)(memory->data + nx__sandbox.call_area);
-  memcpy(area, nx__sandbox.base->base + nx__sandbox.call_area, sizeof *area);
+  memcpy(call_area(instance), nx__sandbox.base->base + nx__sandbox.call_area, sizeof(struct nx_abi_call));
   struct nx_page_list candidates = {0};
   int status = find_candidates(instance, &candidates, err);
   if (!status) {
