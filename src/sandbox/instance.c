@@ -19,7 +19,6 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
-#include "image/dirty.h"
 #include "sandbox/guest_mem.h"
 #include "sandbox/instance.h"
 #include "sandbox/random.h"
@@ -36,18 +35,6 @@
 #define SETTLE_AFTER_RESETS 16u
 /* Heap growth after which the engine looks for cycles. Collecting touches every object, and with it most pages. */
 #define GC_HEADROOM_BYTES (1u << 20)
-
-struct nx_instance {
-  nx_wasm *wasm;
-  struct nx_image *image;
-  struct nx_page_list pages; /* private pages, valid while list_valid */
-  bool list_valid;
-  bool settled;              /* the image's own pages are mapped, not copied */
-  uint64_t list_thread;      /* serial of the thread that made the list … */
-  long list_faults;          /* … and its fault count then */
-  uint32_t resets;           /* since the image is shown */
-  uint32_t dirty_pages;
-};
 
 /* ---- Address space ---------------------------------------------------------------------------------------------- */
 
@@ -132,8 +119,7 @@ static _Noreturn void fatal(const char *what) {
   abort();
 }
 
-/* Changes the accessible size to that of an image. Pages past it are dropped and made inaccessible again. */
-static bool fit_size(struct nx_instance *instance, uint32_t bytes) {
+bool nx__instance_fit_size(struct nx_instance *instance, uint32_t bytes) {
   wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
   if (memory->size > bytes) {
     size_t excess = memory->size - bytes;
@@ -179,7 +165,8 @@ static bool unlay(struct nx_instance *instance, const struct nx_image *old, uint
 int nx_instance_show(struct nx_instance *instance, struct nx_image *image, struct nx_error *err) {
   struct nx_image *old = instance->image;
   if (old == image) return 0;
-  if (!fit_size(instance, image->memory_bytes)) return nx_error_sys(err, "cannot size an instance for its image");
+  if (!nx__instance_fit_size(instance, image->memory_bytes))
+    return nx_error_sys(err, "cannot size an instance for its image");
   if (!unlay(instance, old, image->memory_bytes / NX_PAGE_BYTES)) fatal("cannot map the base image");
   instance->settled = false;
   lay_delta(instance, image);
@@ -215,8 +202,7 @@ static void check_canary(struct nx_instance *instance) {
   nx_page_list_deinit(&known);
 }
 
-/* Makes instance->pages the private pages, by the cheapest proof there is. */
-static void find_private_pages(struct nx_instance *instance) {
+void nx__instance_find_private_pages(struct nx_instance *instance) {
   if (nx__sandbox.method == NX_RESET_SCAN) {
     scan(instance);
     instance->list_valid = true; /* of no thread: only for nx_instance_resident_bytes */
@@ -267,7 +253,7 @@ static void remap(struct nx_instance *instance) {
   if (!map_base(instance->wasm)) fatal("cannot map the base image");
   if (memory->size > base_bytes && madvise(memory->data + base_bytes, memory->size - base_bytes, MADV_DONTNEED))
     fatal("cannot drop pages");
-  if (!fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
+  if (!nx__instance_fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
   lay_delta(instance, instance->image);
   instance->settled = false;
   instance->list_valid = false;
@@ -301,9 +287,9 @@ size_t nx_instance_reset(struct nx_instance *instance) {
     remap(instance);
     return grown;
   }
-  find_private_pages(instance);
+  nx__instance_find_private_pages(instance);
   instance->dirty_pages = instance->pages.count;
-  if (grown && !fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
+  if (grown && !nx__instance_fit_size(instance, instance->image->memory_bytes)) fatal("cannot take growth back");
   forget_growth(instance);
   if (++instance->resets == SETTLE_AFTER_RESETS)
     settle(instance);
@@ -350,10 +336,6 @@ struct entry {
   uint32_t text_count;
   struct nx_abi_call *area;
 };
-
-static struct nx_abi_call *call_area(const struct nx_instance *instance) {
-  return (struct nx_abi_call *)(nx_wasm_memory(instance->wasm)->data + nx__sandbox.call_area);
-}
 
 /* The texts one after the other, each with a NUL behind it. False when the guest gave an address outside its memory. */
 static bool write_texts(const struct entry *entry, uint32_t at) {
@@ -414,7 +396,7 @@ static struct nx_guest_result enter(struct nx_instance *instance, const struct n
     return (struct nx_guest_result){.end = NX_GUEST_RETURNED, .status = NX_STATUS_NO_MEMORY, .memory_refused = true};
   entry.input_bytes = (uint32_t)input_bytes;
   wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
-  entry.area = call_area(instance);
+  entry.area = nx__instance_call_area(instance);
   if (!call->frozen) nx_random_bytes(entry.area->random_seed, sizeof entry.area->random_seed);
   entry.area->stack_limit_bytes = call->stack_limit_bytes;
   entry.area->gc_headroom_bytes = GC_HEADROOM_BYTES;
@@ -432,7 +414,7 @@ struct nx_guest_result nx_instance_compile(struct nx_instance *instance, const s
 
 struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const struct nx_guest_call *call,
                                           struct nx_text args, struct nx_text state, struct nx_text scope) {
-  struct nx_abi_call *area = call_area(instance);
+  struct nx_abi_call *area = nx__instance_call_area(instance);
   area->args_bytes = length_or_absent(args);
   area->state_bytes = length_or_absent(state);
   area->scope_bytes = length_or_absent(scope);
@@ -442,52 +424,6 @@ struct nx_guest_result nx_instance_invoke(struct nx_instance *instance, const st
 
 struct nx_guest_result nx_instance_resume(struct nx_instance *instance, const struct nx_guest_call *call,
                                           struct nx_text answers) {
-  call_area(instance)->args_bytes = answers.bytes;
+  nx__instance_call_area(instance)->args_bytes = answers.bytes;
   return enter(instance, call, &answers, 1, resume_entry);
-}
-
-/* ---- Capture ------------------------------------------------------------------------------------------------------------ */
-
-/* Without a scan every page is a candidate; the comparison finds those that differ. */
-static int all_pages(struct nx_page_list *list, uint32_t count, struct nx_error *err) {
-  list->index = malloc(count * sizeof *list->index);
-  if (!list->index) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a page list");
-  for (list->count = 0; list->count < count; list->count++) list->index[list->count] = list->count;
-  return 0;
-}
-
-static int find_candidates(struct nx_instance *instance, struct nx_page_list *list, struct nx_error *err) {
-  const wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
-  if (nx__sandbox.method == NX_RESET_REMAP) return all_pages(list, (uint32_t)(memory->size / NX_PAGE_BYTES), err);
-  return nx_dirty_scan(memory->data, memory->size, list, err);
-}
-
-/* Frames below the stack pointer are dead; images do not carry them. */
-static void clear_dead_stack(struct nx_instance *instance, const struct nx_page_list *pages, uint32_t stack_pointer) {
-  for (uint32_t i = 0; i < pages->count && pages->index[i] < stack_pointer / NX_PAGE_BYTES; i++)
-    memset(page_at(instance, pages->index[i]), 0, NX_PAGE_BYTES);
-}
-
-int nx_instance_capture(struct nx_instance *instance, struct nx_account *account, struct nx_image **out,
-                        struct nx_error *err) {
-  wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
-  struct nx_guest_globals globals = {.stack_pointer = nx_wasm_stack_pointer(instance->wasm)};
-  if (globals.stack_pointer != nx__sandbox.base->globals.stack_pointer)
-    return nx_error_set(err, NX_ERR_INVALID, "the guest's stack is not at rest");
-  memcpy(call_area(instance), nx__sandbox.base->base + nx__sandbox.call_area, sizeof(struct nx_abi_call));
-  struct nx_page_list candidates = {0};
-  int status = find_candidates(instance, &candidates, err);
-  if (!status) {
-    clear_dead_stack(instance, &candidates, globals.stack_pointer);
-    status = nx_image_create_delta(out, nx__sandbox.base, account, memory->data, (uint32_t)memory->size,
-                                   candidates.index, candidates.count, globals, err);
-  }
-  nx_page_list_deinit(&candidates);
-  if (!status && (*out)->page_count > NX_IMAGE_MAX_BYTES / NX_PAGE_BYTES) {
-    nx_image_release(*out);
-    *out = NULL;
-    status = nx_error_set(err, NX_ERR_TOO_LARGE, "the top level leaves more than %u MiB of memory behind",
-                          NX_IMAGE_MAX_BYTES >> 20);
-  }
-  return status;
 }

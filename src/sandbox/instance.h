@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Private to src/sandbox: what sandbox.c (base image, life of the process) and instance.c share. */
+ * Private to src/sandbox: what sandbox.c (base image, life of the process), instance.c and capture.c share. */
 #ifndef NX_SANDBOX_INSTANCE_H
 #define NX_SANDBOX_INSTANCE_H
 
+#include "image/dirty.h"
 #include "image/image.h"
 #include "sandbox/guest_binding.h"
 #include "sandbox/sandbox.h"
@@ -23,5 +24,25 @@ extern struct nx_sandbox nx__sandbox;
 /* Address space for one instance, inaccessible but for the header; NULL when there is none. */
 nx_wasm *nx__wasm_reserve(struct nx_error *err);
 void nx__wasm_unreserve(nx_wasm *wasm);
+
+struct nx_instance {
+  nx_wasm *wasm;
+  struct nx_image *image;
+  struct nx_page_list pages; /* private pages, valid while list_valid */
+  bool list_valid;
+  bool settled;              /* the image's own pages are mapped, not copied */
+  uint64_t list_thread;      /* serial of the thread that made the list … */
+  long list_faults;          /* … and its fault count then */
+  uint32_t resets;           /* since the image is shown */
+  uint32_t dirty_pages;
+};
+
+static inline struct nx_abi_call *nx__instance_call_area(const struct nx_instance *instance) {
+  return (struct nx_abi_call *)(nx_wasm_memory(instance->wasm)->data + nx__sandbox.call_area);
+}
+/* Changes the accessible size. Pages past it are dropped and made inaccessible again. */
+bool nx__instance_fit_size(struct nx_instance *instance, uint32_t bytes);
+/* Makes instance->pages the private pages, by the cheapest proof there is. Not with NX_RESET_REMAP. */
+void nx__instance_find_private_pages(struct nx_instance *instance);
 
 #endif
