@@ -41,12 +41,16 @@ static bool grow(struct nx_buf *buf, size_t capacity) {
   return true;
 }
 
+/* Growth ahead of need is charged, so it is bounded; the C library moves large blocks by their page tables, not by copying. */
+#define SPARE_MAX_BYTES (1u << 20)
+
 /* Room for `need` bytes in all. Grows by half, but not past what `limit` and printf's NUL can use. */
 static bool ensure(struct nx_buf *buf, size_t need) {
   if (buf->data && need <= buf->capacity) return true;
   size_t capacity = need;
   if (need <= PTRDIFF_MAX / 2) {
-    if (capacity < buf->capacity + buf->capacity / 2) capacity = buf->capacity + buf->capacity / 2;
+    size_t spare = buf->capacity / 2 < SPARE_MAX_BYTES ? buf->capacity / 2 : SPARE_MAX_BYTES;
+    if (capacity < buf->capacity + spare) capacity = buf->capacity + spare;
     if (capacity < 256) capacity = 256;
     if (buf->limit && buf->limit < capacity) capacity = buf->limit + 1;
     if (capacity < need) capacity = need;
