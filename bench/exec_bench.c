@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * exec_bench: what one clean execution costs, in process, on one thread, without HTTP. JSON on stdout.
+ * exec_bench: what one clean execution costs, in process, on one thread, without HTTP, and what suspending a small one
+ * does. JSON on stdout.
  *
  *   exec_bench [--handler FILE] [--args FILE] [--method auto|scan+faults|scan|remap] [--rounds N]
  *
  * Two forms of the same round, one after the other:
  *   pool   what the server does per request: nx_pool_acquire, nx_execution_run, nx_pool_release
  *   bare   nx_instance_invoke and nx_instance_reset alone
+ * Then, of a small handler of our own, in one instance: nx_instance_suspend when it waits, nx_instance_reset,
+ * nx_instance_restore, nx_instance_reset.
  * Memory for all samples is touched before the clock starts: a page fault of this thread would make the next reset
  * scan, and be measured as the product's. */
 #include <errno.h>
@@ -27,6 +30,8 @@
 #define ROUNDS_MAX 10000000u
 /* Of what happens once per handler or instance: compiling, creating, first executions. */
 #define RARE_ROUNDS 50u
+/* A round of suspending is several times as long as one of the others. */
+#define SUSPEND_ROUNDS_DIVISOR 4u
 #define BUDGET_BYTES (UINT64_C(1) << 30)
 #define LEASE_BYTES (UINT64_C(2) << 20)
 
@@ -215,6 +220,86 @@ static bool measure_bare(struct bench *bench) {
   return ok;
 }
 
+/* ---- Suspending ---------------------------------------------------------------------------------------------------- */
+
+static const char waiting_source[] = "const order = await $ext.http.get('https://example.com/orders', {id: $args.id});\n"
+                                     "return order.total;";
+
+static int32_t answer_later(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b,
+                            uint32_t b_bytes) {
+  (void)opaque, (void)a, (void)a_bytes, (void)b, (void)b_bytes;
+  return op == NX_OP_EXT_CALL ? 1 : NX_REPLY_OK;
+}
+
+static struct nx_guest_call waiting_call(const struct bench *bench) {
+  return (struct nx_guest_call){
+    .deadline_ns = nx_clock_ns() + bench->config.timeout_ms * NX_NS_PER_MS,
+    .memory_limit_bytes = (uint32_t)bench->config.memory_limit_bytes,
+    .stack_limit_bytes = nx_sandbox_usable_stack_bytes((uint32_t)bench->config.stack_size_bytes),
+    .host_call = answer_later,
+    .grant = grant_all,
+  };
+}
+
+static bool show_waiting_handler(struct bench *bench, struct nx_instance *instance) {
+  struct nx_guest_call call = waiting_call(bench);
+  struct nx_image *image;
+  call.frozen = true;
+  nx_instance_compile(instance, &call, (struct nx_text){waiting_source, sizeof waiting_source - 1});
+  if (nx_instance_capture(instance, NULL, &image, &bench->err)) return fail(bench, "capture", NULL);
+  nx_instance_reset(instance);
+  bool ok = !nx_instance_show(instance, image, &bench->err) || fail(bench, "image", NULL);
+  nx_image_release(image);
+  return ok;
+}
+
+static bool suspend_round(struct bench *bench, struct nx_instance *instance, bool measured, size_t *patch_bytes) {
+  NX_BUF_AUTO patch = {0};
+  const struct nx_text absent = {0}, args = {"{\"id\":7}", 8};
+  struct nx_guest_call call = waiting_call(bench);
+  struct nx_guest_result result = nx_instance_invoke(instance, &call, args, absent, absent);
+  if (result.end != NX_GUEST_RETURNED || result.status != NX_STATUS_WAITING)
+    return fail(bench, "the guest does not wait", NULL);
+  uint64_t began = nx_clock_ns();
+  if (nx_instance_suspend(instance, &patch, &bench->err)) return fail(bench, "suspend", NULL);
+  uint64_t suspended = nx_clock_ns();
+  nx_instance_reset(instance);
+  uint64_t clean = nx_clock_ns();
+  if (nx_instance_restore(instance, (const uint8_t *)patch.data, patch.len, grant_all, NULL, &bench->err))
+    return fail(bench, "restore", NULL);
+  uint64_t restored = nx_clock_ns();
+  nx_instance_reset(instance);
+  uint64_t ended = nx_clock_ns();
+  if (measured) {
+    take(&bench->whole, suspended - began);
+    take(&bench->guest, restored - clean);
+    take(&bench->reset, ended - restored);
+  }
+  *patch_bytes = patch.len;
+  return true;
+}
+
+static bool measure_suspend(struct bench *bench) {
+  struct nx_instance *instance;
+  size_t patch_bytes = 0;
+  if (nx_instance_create(&instance, &bench->err)) return fail(bench, "instance", NULL);
+  bool ok = show_waiting_handler(bench, instance);
+  unsigned rounds = bench->rounds / SUSPEND_ROUNDS_DIVISOR;
+  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, false, &patch_bytes);
+  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, true, &patch_bytes);
+  if (ok && nx_instance_verify(instance)) ok = fail(bench, "the instance is not clean after the last reset", NULL);
+  nx_instance_destroy(instance);
+  if (!ok) return false;
+  printf("\"suspend\":{");
+  report("suspend_us", &bench->whole, ",");
+  report("restore_us", &bench->guest, ",");
+  report("reset_us", &bench->reset, ",");
+  printf("\"patch_bytes\":%zu},", patch_bytes);
+  return true;
+}
+
+/* ---- What happens once per handler or instance ------------------------------------------------------------------------ */
+
 /* Every time in an instance of the pool that shows the base image, as the server does it. The last image stays. */
 static bool measure_compile(struct bench *bench) {
   struct nx_text source = {bench->source.data, (uint32_t)bench->source.len};
@@ -288,7 +373,8 @@ static void *measure(void *argument) {
     nx_buf_json_string(&name, bench->handler_path, strlen(bench->handler_path));
     printf("%.*s,\"method\":\"%s\",\"rounds\":%u,\"sandbox_init_us\":%.2f,", (int)name.len, name.data,
            nx_reset_method_name(nx_sandbox_reset_method()), bench->rounds, (double)bench->init_ns / 1000);
-    if (measure_compile(bench) && measure_fresh(bench) && measure_pool(bench) && measure_bare(bench))
+    if (measure_compile(bench) && measure_fresh(bench) && measure_pool(bench) && measure_bare(bench) &&
+        measure_suspend(bench))
       printf("\"clean\":true}\n");
   }
   nx_sandbox_thread_leave();
