@@ -5,10 +5,10 @@
  *
  *   version 1 | key id 8 | nonce 24 | ciphertext + tag 16
  *
- * Version and key id, and `context` (what it must not be exchanged for: the suspension's id), are associated data. The key
- * id is a hash of the key, so that the previous key is found without trying.
+ * Version, key id and a hash of `context` (what it must not be exchanged for: the suspension's id) are associated data.
+ * The key id is a hash made with the key, so that the right one is found without trying.
  *
- * Threads: any; a sealer is constant. Errors: NX_ERR_INVALID for what was not sealed with either key or has changed. */
+ * Threads: any, after sodium_init; a sealer is constant. Errors: NX_ERR_INVALID for what was not sealed with either key or has changed. */
 #ifndef NX_SUSPEND_SEAL_H
 #define NX_SUSPEND_SEAL_H
 
@@ -32,10 +32,10 @@ struct nx_sealer {
 void nx_sealer_init(struct nx_sealer *sealer, const uint8_t key[NX_SEAL_KEY_BYTES], const uint8_t *previous);
 /* Wipes the keys. */
 void nx_sealer_deinit(struct nx_sealer *sealer);
-/* Appends the sealed form to `out`. NX_ERR_NO_MEMORY. */
+/* Appends the sealed form to `out`, which does not hold `plain`. NX_ERR_NO_MEMORY. */
 int nx_seal(const struct nx_sealer *sealer, const uint8_t *context, size_t context_bytes, const uint8_t *plain,
             size_t plain_bytes, struct nx_buf *out, struct nx_error *err);
-/* Appends the plain bytes to `out`, nothing on failure. */
+/* Appends the plain bytes to `out`, nothing on failure. NX_ERR_NO_MEMORY too. */
 int nx_unseal(const struct nx_sealer *sealer, const uint8_t *context, size_t context_bytes, const uint8_t *sealed,
               size_t sealed_bytes, struct nx_buf *out, struct nx_error *err);
 
