@@ -47,6 +47,7 @@ enum nx_abi_op {
   NX_OP_EMIT = 7,        /* a = event name, b = JSON payload, no bytes for undefined */
   NX_OP_VIEW = 8,        /* a = command type NUL component id, b = JSON array of arguments */
   NX_OP_EXT_CALL = 9,    /* a = extension NUL method, b = JSON array of arguments; result: call id > 0 */
+  NX_OP_EXT_CANCEL = 10, /* a = call id in decimal: nobody in the guest waits for this call any more */
 };
 
 enum nx_abi_reply {

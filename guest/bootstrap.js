@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The handler's world: $state, $emit, $view, $ext, $log, console, timers, and how errors are described to the host.
+// The handler's world: $state, $emit, $view, $ext, timers, $log, console, and how errors are described to the host.
 //
 // Runs once, when the base image is made, before any handler. Handlers share these objects and may poison every
 // prototype, so whatever must work afterwards is captured here first. None of this is a security boundary: the host
@@ -8,11 +8,12 @@
 (function (host, globalThis) {
   "use strict";
 
-  const OP = { LOG: 3, STATE_SET: 4, STATE_DELETE: 5, STATE_READ: 6, EMIT: 7, VIEW: 8, EXT_CALL: 9 };
+  const OP = { LOG: 3, STATE_SET: 4, STATE_DELETE: 5, STATE_READ: 6, EMIT: 7, VIEW: 8, EXT_CALL: 9, EXT_CANCEL: 10 };
   const DENIED = -1;
 
-  const { Error, JSON, Map, Number, Object, Promise, Proxy, Reflect, String, TypeError } = globalThis;
+  const { Error, JSON, Map, Math, Number, Object, Promise, Proxy, Reflect, String, TypeError } = globalThis;
   const { stringify } = JSON;
+  const { trunc } = Math;
   const { defineProperty, freeze, prototype: objectPrototype } = Object;
   const { apply, deleteProperty, get: reflectGet, getOwnPropertyDescriptor, ownKeys, has: reflectHas } = Reflect;
   const uncurry = Function.prototype.bind.bind(Function.prototype.call);
@@ -28,7 +29,6 @@
   const split = uncurry(String.prototype.split);
   const toWellFormed = uncurry(String.prototype.toWellFormed);
   const includes = uncurry(String.prototype.includes);
-  const then = uncurry(Promise.prototype.then);
   const hostCall = host.call;
 
   class PermissionError extends Error {}
@@ -125,14 +125,21 @@
 
   // ---- $ext -----------------------------------------------------------------------------------------------------
 
-  // Calls that wait for an answer: id → {resolve, reject}.
+  // Calls that wait for an answer: id → {resolve, reject}, functions of the value and of an error.
   const openCalls = new Map();
 
-  function extensionCall(extension, method, args) {
+  // The call's id. `waiting` is told the answer, in a later stay in the guest.
+  function openCall(extension, method, args, waiting) {
     const id = hostCall(OP.EXT_CALL, `${extension}\0${method}`, stringify(args));
     if (id === DENIED) throw new PermissionError(`missing capability ext:${extension}`);
     if (id < 0) throw new Error(`there is no $ext.${extension}.${method} for this execution`);
-    return new Promise((resolve, reject) => { mapSet(openCalls, id, { resolve, reject }); });
+    mapSet(openCalls, id, waiting);
+    return id;
+  }
+
+  // Nobody waits for it any more; the host need not serve it.
+  function cancelCall(id) {
+    if (mapDelete(openCalls, id)) hostCall(OP.EXT_CANCEL, String(id));
   }
 
   host.hasOpenCalls = () => mapSize(openCalls) > 0;
@@ -159,30 +166,69 @@
     get: (_, name) => (typeof name === "string" && name !== "then" && name !== "toJSON" ? lookup(name) : undefined),
   });
   define("$ext", namespace((extension) =>
-    namespace((method) => (...args) => {
-      try {
-        return extensionCall(extension, method, args);
-      } catch (error) {
-        return new Promise((_, reject) => reject(error));
-      }
-    })));
+    namespace((method) => (...args) =>
+      new Promise((resolve, reject) => { openCall(extension, method, args, { resolve, reject }); }))));
 
   // ---- Timers: calls of the built-in extension `time` -----------------------------------------------------------
 
+  const DELAY_MAX_MS = 2 ** 31 - 1;
+
   let lastTimer = 0;
-  const timers = new Map();
-  define("setTimeout", function setTimeout(callback, delay = 0, ...args) {
-    if (typeof callback !== "function") throw new TypeError("setTimeout takes a function");
-    const id = ++lastTimer;
-    mapSet(timers, id, callback);
-    then(extensionCall("time", "sleep", [Number(delay) || 0]), () => {
-      const due = mapGet(timers, id);
-      mapDelete(timers, id);
-      if (due) apply(due, undefined, args);
+  const timers = new Map(); // id → {callback, args, delay, repeats, call}
+
+  // Nobody waits for a timer, so what goes wrong in one is logged.
+  function guarded(task) {
+    try {
+      task();
+    } catch (error) {
+      const text = attempt(() => format(error), "unprintable value");
+      hostCall(OP.LOG, "error", `uncaught in a timer: ${text}`);
+    }
+  }
+
+  function startTimer(id, timer) {
+    timer.call = openCall("time", "sleep", [timer.delay], {
+      resolve: () => fireTimer(id, timer),
+      reject(error) {
+        mapDelete(timers, id);
+        guarded(() => { throw error; });
+      },
     });
+    mapSet(timers, id, timer);
+  }
+
+  // As in a browser the next tick of an interval is counted from the end of this one, and its callback may clear it.
+  function fireTimer(id, timer) {
+    if (!timer.repeats) mapDelete(timers, id);
+    guarded(() => apply(timer.callback, undefined, timer.args));
+    if (timer.repeats && mapGet(timers, id)) guarded(() => startTimer(id, timer));
+  }
+
+  function addTimer(callback, delay, args, repeats) {
+    if (typeof callback !== "function") throw new TypeError("a timer takes a function");
+    delay = trunc(delay);
+    delay = delay > 0 ? (delay < DELAY_MAX_MS ? delay : DELAY_MAX_MS) : 0; // NaN, too, is 0
+    const id = ++lastTimer;
+    startTimer(id, { callback, args, delay, repeats, call: 0 });
     return id;
+  }
+
+  function clearTimer(id) {
+    id = Number(id);
+    const timer = mapGet(timers, id);
+    if (!timer) return;
+    mapDelete(timers, id);
+    cancelCall(timer.call);
+  }
+
+  define("setTimeout", function setTimeout(callback, delay = 0, ...args) {
+    return addTimer(callback, delay, args, false);
   });
-  define("clearTimeout", function clearTimeout(id) { mapDelete(timers, id); });
+  define("setInterval", function setInterval(callback, delay = 0, ...args) {
+    return addTimer(callback, delay, args, true);
+  });
+  define("clearTimeout", function clearTimeout(id) { clearTimer(id); });
+  define("clearInterval", function clearInterval(id) { clearTimer(id); });
 
   // ---- Logs -----------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ static int32_t session_host_call(void *opaque, uint32_t op, const char *a, uint3
   switch (op) {
   case NX_OP_EXT_CALL:
     return open_call(s, a, a_bytes, b, b_bytes);
+  case NX_OP_EXT_CANCEL:
+    s->cancelled |= 1u << atoi(a);
+    return NX_REPLY_BAD_CALL; /* the guest has nothing to do with it */
   case NX_OP_LOG:
     append(s->logged, sizeof s->logged, b, b_bytes, '\n');
     return NX_REPLY_OK;
@@ -285,6 +288,79 @@ static void the_top_level_makes_no_calls(void **state) {
   world_close(&s.world);
 }
 
+/* ---- Timers ---------------------------------------------------------------------------------------------------------- */
+
+static void timers_are_calls(void **state) {
+  (void)state;
+  static const struct play plays[] = {
+    {"return await new Promise((done) => setTimeout((...args) => done(args), 50, 'x', 1))", "time.sleep[50] ",
+     {"[" DONE(1) "]"}, "[\"x\",1]"},
+    {"for (const ms of [undefined, -1, NaN, 'abc', '7', 1.9, 1e99, -Infinity]) setTimeout(() => 0, ms); return await $ext.a.b()",
+     "time.sleep[0] time.sleep[0] time.sleep[0] time.sleep[0] time.sleep[7] time.sleep[1] time.sleep[2147483647] time.sleep[0] a.b[] ",
+     {"[" OK(9, "1") "]"}, "1"},
+    {"return [typeof await $ext.time.sleep(5)]", "time.sleep[5] ", {"[" DONE(1) "]"}, "[\"undefined\"]"},
+    {"return [setTimeout(() => 0) === setTimeout(() => 0), typeof setTimeout(() => 0), setTimeout.name, setInterval.length]", NULL,
+     {0}, "[false,\"number\",\"setTimeout\",1]"},
+    {"try { setTimeout('code') } catch (e) { return e.name }", "", {0}, "\"TypeError\""},
+    {"let n = 0; await new Promise((done) => { const id = setInterval(() => { if (++n === 3) { clearInterval(id); done() } }, 9) });"
+     "return n", "time.sleep[9] ", {"[" DONE(1) "]", "[" DONE(2) "]", "[" DONE(3) "]"}, "3"},
+    /* microtasks run between two timers, which may clear the other in time */
+    {"let other; setTimeout(() => Promise.resolve().then(() => clearTimeout(other)), 1);"
+     "other = setTimeout(() => { throw 'cleared' }, 2); return await $ext.a.b()", NULL,
+     {"[" DONE(1) "," DONE(2) "," OK(3, "1") "]"}, "1"},
+    /* pending timers do not keep an execution */
+    {"setInterval(() => 0, 1); setTimeout(() => $emit('late'), 1); return await $ext.a.b()", NULL,
+     {"[" OK(3, "1") "," DONE(1) "," DONE(2) "]"}, "1"},
+    {"export default () => { setTimeout(() => 0, 1); return 1 }", "time.sleep[1] ", {0}, "1"},
+    {"Promise.prototype.then = Map.prototype.get = Map.prototype.set = null; setTimeout(() => globalThis.done = 1, 1);"
+     "await $ext.a.b(); return done", NULL, {"[" DONE(1) "]", "[" DONE(2) "]"}, "1"},
+  };
+  PERFORM(plays);
+}
+
+static void errors_in_timers_are_logged(void **state) {
+  (void)state;
+  struct session s = {0};
+  world_open(&s.world);
+  load(&s, "let n = 0; await new Promise((done) => setInterval(() => { if (++n === 2) done(); null.x }, 1)); return n");
+  assert_int_equal(start(&s), NX_STATUS_WAITING);
+  assert_int_equal(resume(&s, "[" DONE(1) "]"), NX_STATUS_WAITING);
+  assert_non_null(strstr(s.logged, "uncaught in a timer: TypeError: "));
+  assert_non_null(strstr(s.logged, "handler.js:1"));
+  assert_int_equal(resume(&s, "[" DONE(2) "]"), NX_STATUS_DONE);
+  assert_string_equal(s.world.returned, "2");
+  unload(&s);
+
+  load(&s, "setTimeout(() => $log('never'), 1); await $ext.a.b(); await new Promise(() => {})");
+  assert_int_equal(start(&s), NX_STATUS_WAITING);
+  assert_int_equal(resume(&s, "[" FAILED(1, "\"the host is tired\"") "]"), NX_STATUS_WAITING);
+  assert_non_null(strstr(s.logged, "uncaught in a timer: Error: the host is tired"));
+  assert_int_equal(resume(&s, "[" DONE(2) "]"), NX_STATUS_NEVER_SETTLES);
+  unload(&s);
+  world_close(&s.world);
+}
+
+static void cleared_timers_are_cancelled_at_the_host(void **state) {
+  (void)state;
+  struct session s = {0};
+  world_open(&s.world);
+  load(&s, "const a = setTimeout(() => 0, 1), b = setInterval(() => 0, 1), c = setTimeout(() => 0, 1);"
+           "clearTimeout(b); clearInterval(c); clearTimeout(c); clearTimeout(); clearTimeout('x'); clearTimeout(99);"
+           "await new Promise(() => {})");
+  assert_int_equal(start(&s), NX_STATUS_WAITING); /* for a */
+  assert_int_equal(s.cancelled, 1u << 2 | 1u << 3);
+  assert_int_equal(resume(&s, "[" DONE(2) "," DONE(3) "," DONE(1) "]"), NX_STATUS_NEVER_SETTLES);
+  unload(&s);
+
+  load(&s, "const a = setTimeout(() => clearTimeout(a), 1); clearTimeout(String(setTimeout(() => 0))); await new Promise(() => {})");
+  assert_int_equal(start(&s), NX_STATUS_WAITING);
+  assert_int_equal(s.cancelled, 1u << 2);
+  assert_int_equal(resume(&s, "[" DONE(1) "]"), NX_STATUS_NEVER_SETTLES);
+  assert_int_equal(s.cancelled, 1u << 2); /* it had its answer */
+  unload(&s);
+  world_close(&s.world);
+}
+
 /* ---- Inputs ---------------------------------------------------------------------------------------------------------- */
 
 /* A JSON object {"a":"xxx…"} of about `bytes`. */
@@ -376,6 +452,7 @@ static void resumes_do_not_accumulate(void **state) {
   static const char *const sources[] = {
     "for (let n = 0; ; n++) { const x = await $ext.a.b(n); if (x === null) return n }",
     "for await (const x of (async function* () { for (;;) yield $ext.a.b() })()) if (x === null) return 1",
+    "await new Promise((done) => { let n = 0; setInterval(() => { if (++n > 10000) done() }, 1) })",
     "await new Promise((done) => { const go = () => { $ext.a.b().then((x) => { x === null ? done() : go() }) }; go() })",
   };
   struct session s = {0};
@@ -428,6 +505,9 @@ int main(void) {
     cmocka_unit_test(what_can_never_settle_is_told),
     cmocka_unit_test(refused_calls_are_not_open),
     cmocka_unit_test(the_top_level_makes_no_calls),
+    cmocka_unit_test(timers_are_calls),
+    cmocka_unit_test(errors_in_timers_are_logged),
+    cmocka_unit_test(cleared_timers_are_cancelled_at_the_host),
     cmocka_unit_test(inputs_outlast_a_wait),
     cmocka_unit_test(waiting_clears_the_input),
     cmocka_unit_test(executions_go_on_elsewhere),
