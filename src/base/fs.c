@@ -84,39 +84,54 @@ static int sync_directory(int dirfd) {
 }
 
 /* Random rather than counted: a directory may be shared by containers in which every process is number 1. */
-static int create_temp(int dirfd, char *name, size_t bytes) {
+static int create_temp(int dirfd, char name[NX_FS_TEMP_BYTES]) {
   uint64_t random;
   if (getrandom(&random, sizeof random, 0) != sizeof random) return -1;
-  snprintf(name, bytes, NX_FS_TEMP_PREFIX "%016llx", (unsigned long long)random);
+  snprintf(name, NX_FS_TEMP_BYTES, NX_FS_TEMP_PREFIX "%016llx", (unsigned long long)random);
   return openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+static int write_parts(int fd, const struct iovec *parts, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (write_all(fd, parts[i].iov_base, parts[i].iov_len)) return -1;
+  return fsync(fd);
+}
+
+int nx_fs_write_temp(int dirfd, const struct iovec *parts, size_t count, char temp[NX_FS_TEMP_BYTES],
+                     struct nx_error *err) {
+  NX_FD_AUTO fd = create_temp(dirfd, temp);
+  if (fd < 0) return nx_error_sys(err, "create a temporary file");
+  int rc = 0;
+  if (write_parts(fd, parts, count)) {
+    rc = nx_error_sys(err, "write a temporary file");
+  } else {
+    /* Closed by hand: file systems on a network report a failed write no earlier. */
+    int closed = close(fd);
+    fd = -1;
+    if (closed) rc = nx_error_sys(err, "close a temporary file");
+  }
+  if (rc) unlinkat(dirfd, temp, 0);
+  return rc;
+}
+
+int nx_fs_publish(int dirfd, const char *temp, const char *name, unsigned flags, struct nx_error *err) {
+  bool fresh = flags & NX_FS_NEW;
+  /* link, because renameat2 with RENAME_NOREPLACE is not to be had on a network's file systems */
+  int failed = fresh ? linkat(dirfd, temp, dirfd, name, 0) : renameat(dirfd, temp, dirfd, name);
+  int rc = failed ? nx_error_sys(err, "rename to %s", name) : 0;
+  if (fresh || failed) unlinkat(dirfd, temp, 0);
+  if (rc) return rc;
+  return sync_directory(dirfd) ? nx_error_sys(err, "sync the directory of %s", name) : 0;
 }
 
 int nx_fs_write_atomic(int dirfd, const char *name, const void *data, size_t len, struct nx_error *err) {
   if (!*name || strchr(name, '/') || !strcmp(name, ".") || !strcmp(name, ".."))
     return nx_error_set(err, NX_ERR_INVALID, "\"%s\" is not a file name", name);
-  char temp[sizeof NX_FS_TEMP_PREFIX + 16];
-  int rc;
-  NX_FD_AUTO fd = create_temp(dirfd, temp, sizeof temp);
-  if (fd < 0) return nx_error_sys(err, "create a temporary file for %s", name);
-  if (write_all(fd, data, len) || fsync(fd)) {
-    rc = nx_error_sys(err, "write %s", name);
-    goto undo;
-  }
-  /* Closed by hand: file systems on a network report a failed write no earlier. */
-  int closed = close(fd);
-  fd = -1;
-  if (closed) {
-    rc = nx_error_sys(err, "close %s", name);
-    goto undo;
-  }
-  if (renameat(dirfd, temp, dirfd, name)) {
-    rc = nx_error_sys(err, "rename to %s", name);
-    goto undo;
-  }
-  if (sync_directory(dirfd)) return nx_error_sys(err, "sync the directory of %s", name);
-  return 0;
-undo:
-  unlinkat(dirfd, temp, 0);
+  char temp[NX_FS_TEMP_BYTES];
+  struct iovec all = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+  int rc = nx_fs_write_temp(dirfd, &all, 1, temp, err);
+  if (!rc) return nx_fs_publish(dirfd, temp, name, 0, err);
+  nx_error_wrap(err, "%s", name);
   return rc;
 }
 

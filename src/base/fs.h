@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "base/buf.h"
 #include "base/error.h"
@@ -21,6 +22,7 @@ void nx_fs_close(int *fd);
 
 enum nx_fs_flags {
   NX_FS_NOFOLLOW = 1, /* the last component must not be a symbolic link (ELOOP) */
+  NX_FS_NEW = 2,      /* nothing may be replaced */
 };
 
 /* Appends the file's bytes to `out`, whose content is as it was on failure. Regular files only, those of /proc and
@@ -38,6 +40,14 @@ int nx_fs_read_file_at(int dirfd, const char *path, unsigned flags, size_t max_b
  * same directory, fsync, rename, fsync of the directory. `name` has no slash; NX_ERR_INVALID otherwise.
  * If only the last fsync fails the new file is in place, but may be gone after a power failure. */
 int nx_fs_write_atomic(int dirfd, const char *name, const void *data, size_t len, struct nx_error *err);
+
+/* The two halves of it, for who must look at something in between. The first writes the parts one after the other and
+ * fills in the name of the temporary file, which on success is the caller's to publish or to unlink. */
+#define NX_FS_TEMP_BYTES (sizeof NX_FS_TEMP_PREFIX + 16)
+int nx_fs_write_temp(int dirfd, const struct iovec *parts, size_t count, char temp[NX_FS_TEMP_BYTES],
+                     struct nx_error *err);
+/* The temporary file is gone afterwards, also on failure. With NX_FS_NEW, EEXIST when there is such a name already. */
+int nx_fs_publish(int dirfd, const char *temp, const char *name, unsigned flags, struct nx_error *err);
 
 /* mkdir -p: what is missing is made with `mode` (less the umask), what is there must be a directory (ENOTDIR). */
 int nx_fs_mkdirs(const char *path, mode_t mode, struct nx_error *err);
