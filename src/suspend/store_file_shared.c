@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sources by content hash, and handlers by name.
+ *
+ * A source is kept until a time that only moves forward: items push it to their expiry, and each pass pushes those of the
+ * handlers before it looks which are over. So nobody has to count who refers to a source. */
+#include <errno.h>
+#include <string.h>
+
+#include <fcntl.h>
+#include <sodium.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "handler/handler.h"
+#include "suspend/store_file_internal.h"
+
+static struct nx__file_store *file_of(struct nx_store *store) { return (struct nx__file_store *)store; }
+
+/* ---- Sources ----------------------------------------------------------------------------------------------------- */
+
+/* A little longer than asked for, so that not every suspension of a busy handler has to move the time. */
+static uint64_t with_margin(uint64_t until_ms) {
+  uint64_t now_ms = nx__now_ms(), margin_ms = until_ms > now_ms ? (until_ms - now_ms) / 16 : 0;
+  return until_ms > UINT64_MAX - margin_ms ? UINT64_MAX : until_ms + margin_ms;
+}
+
+static int push_time(int fd, uint64_t until_ms, struct nx_error *err) {
+  uint64_t ms = with_margin(until_ms);
+  const struct timespec times[] = {
+    {.tv_nsec = UTIME_OMIT},
+    {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000 * NX_NS_PER_MS)},
+  };
+  return futimens(fd, times) || fsync(fd) ? nx__store_unavailable_errno(err, "keep a source for longer") : 0;
+}
+
+int nx__source_keep(struct nx__file_store *file, const uint8_t hash[NX_HASH_BYTES], uint64_t until_ms,
+                    struct nx_error *err) {
+  NX__KEPT_AUTO kept = {.fd = -1};
+  struct stat st;
+  char name[NX__SOURCE_NAME_BYTES];
+  nx_hash_to_hex(name, hash);
+  if (!fstatat(file->sources.fd, name, &st, AT_SYMLINK_NOFOLLOW) && nx__next_look_ms(&st) >= until_ms) return 0;
+  int rc = nx__kept_take(&file->sources, name, &kept, err);
+  if (rc) return rc;
+  if (fstat(kept.fd, &st)) return nx__store_unavailable_errno(err, name);
+  return nx__next_look_ms(&st) < until_ms ? push_time(kept.fd, until_ms, err) : 0;
+}
+
+/* What is damaged is replaced under its lock, so that no pass deletes the new one for it. */
+static int repair_source(struct nx__file_store *file, const char *name, struct nx__kept_header header,
+                         const char *source, struct nx_error *err) {
+  NX__KEPT_AUTO kept = {.fd = -1};
+  int rc = nx__kept_take(&file->sources, name, &kept, err);
+  if (rc != -NX_ERR_INVALID) return rc;
+  return nx__kept_put(&file->sources, name, header, source, 0, err);
+}
+
+static int add_source(struct nx__file_store *file, const uint8_t *hash, const char *source, size_t bytes,
+                      uint64_t until_ms, struct nx_error *err) {
+  char name[NX__SOURCE_NAME_BYTES];
+  nx_hash_to_hex(name, hash);
+  struct nx__kept_header header = {.expires_ms = with_margin(until_ms), .body_bytes = bytes};
+  int rc = nx__kept_put(&file->sources, name, header, source, NX_FS_NEW, err);
+  if (rc != -NX_ERR_CONFLICT) return rc;
+  rc = repair_source(file, name, header, source, err);
+  return rc ? rc : nx__source_keep(file, hash, until_ms, err); /* if somebody else was faster */
+}
+
+int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], const char *source, size_t bytes,
+                         uint64_t until_ms, struct nx_refusal *refused, struct nx_error *err) {
+  (void)refused;
+  struct nx__file_store *file = file_of(store);
+  struct nx_error cause;
+  if (bytes > NX_STORE_ITEM_MAX_BYTES) return nx_error_set(err, NX_ERR_TOO_LARGE, "a source of %zu bytes", bytes);
+  if (until_ms == UINT64_MAX) until_ms = nx__now_ms() + NX__HANDLER_GRACE_MS;
+  int rc = nx__source_keep(file, hash, until_ms, &cause);
+  if (rc == -NX_ERR_NOT_FOUND || rc == -NX_ERR_INVALID) rc = add_source(file, hash, source, bytes, until_ms, &cause);
+  if (rc && err) *err = cause;
+  return rc;
+}
+
+int nx__file_load_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], struct nx_buf *out,
+                         struct nx_error *err) {
+  NX__KEPT_AUTO kept = {.fd = -1};
+  char name[NX__SOURCE_NAME_BYTES];
+  nx_hash_to_hex(name, hash);
+  int rc = nx__kept_open(&file_of(store)->sources, name, &kept, err);
+  return rc ? rc : nx__kept_read_body(&kept, out, err);
+}
+
+/* ---- Handlers ---------------------------------------------------------------------------------------------------- */
+
+static int check_name(const char *name, struct nx_error *err) {
+  if (nx_handler_name_valid(name, strlen(name))) return 0;
+  return nx_error_set(err, NX_ERR_INVALID, "\"%s\" is not the name of a handler", name);
+}
+
+/* The version of all handlers is the directory's time of modification. The kernel sets it with every change, but its clock
+ * ticks only every few milliseconds; so it is then set to a random one. */
+static int mark_changed(struct nx__file_store *file, struct nx_error *err) {
+  uint32_t random[2];
+  if (getrandom(random, sizeof random, 0) != sizeof random) return nx__store_unavailable_errno(err, "getrandom");
+  const struct timespec times[] = {
+    {.tv_nsec = UTIME_OMIT},
+    {.tv_sec = (time_t)(random[0] >> 1), .tv_nsec = (long)(random[1] % NX_NS_PER_S)},
+  };
+  return futimens(file->handlers.fd, times) ? nx__store_unavailable_errno(err, "mark the change of a handler") : 0;
+}
+
+uint64_t nx__file_handlers_version(struct nx_store *store) {
+  struct stat st;
+  if (fstat(file_of(store)->handlers.fd, &st)) return 0;
+  return (uint64_t)st.st_mtim.tv_sec * NX_NS_PER_S + (uint64_t)st.st_mtim.tv_nsec;
+}
+
+int nx__file_put_handler(struct nx_store *store, const char *name, const struct nx_stored_handler *handler,
+                         struct nx_error *err) {
+  struct nx__file_store *file = file_of(store);
+  struct nx__kept_header header = {.body_bytes = handler->grants.len};
+  memcpy(header.source_hash, handler->source_hash, NX_HASH_BYTES);
+  int rc = check_name(name, err);
+  if (rc) return rc;
+  if (getrandom(&header.version, sizeof header.version, 0) != sizeof header.version)
+    return nx__store_unavailable_errno(err, "getrandom");
+  rc = nx__kept_put(&file->handlers, name, header, handler->grants.data, 0, err);
+  return rc ? rc : mark_changed(file, err);
+}
+
+int nx__file_get_handler(struct nx_store *store, const char *name, struct nx_stored_handler *out,
+                         struct nx_error *err) {
+  NX__KEPT_AUTO kept = {.fd = -1};
+  int rc = check_name(name, err);
+  if (!rc) rc = nx__kept_open(&file_of(store)->handlers, name, &kept, err);
+  if (!rc) rc = nx__kept_read_body(&kept, &out->grants, err);
+  if (rc) return rc;
+  memcpy(out->source_hash, kept.header.source_hash, NX_HASH_BYTES);
+  out->version = kept.header.version;
+  return 0;
+}
+
+int nx__file_remove_handler(struct nx_store *store, const char *name, struct nx_error *err) {
+  struct nx__file_store *file = file_of(store);
+  NX__KEPT_AUTO kept = {.fd = -1};
+  int rc = check_name(name, err);
+  if (!rc) rc = nx__kept_open(&file->handlers, name, &kept, err);
+  if (rc && rc != -NX_ERR_INVALID) return rc; /* a damaged one may be removed */
+  if (unlinkat(file->handlers.fd, name, 0) && errno == ENOENT)
+    return nx_error_set(err, NX_ERR_NOT_FOUND, "the store has no %s", name);
+  if (fsync(file->handlers.fd)) return nx__store_unavailable_errno(err, name);
+  return mark_changed(file, err);
+}
+
+int nx__file_list_handlers(struct nx_store *store, void (*visit)(void *self, const char *name), void *self,
+                           struct nx_error *err) {
+  NX_FD_AUTO fd = openat(file_of(store)->handlers.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *entries = fd < 0 ? NULL : fdopendir(fd);
+  if (!entries) return nx__store_unavailable_errno(err, "list the handlers");
+  fd = -1;
+  struct dirent *entry;
+  errno = 0;
+  while ((entry = readdir(entries))) {
+    if (nx_handler_name_valid(entry->d_name, strlen(entry->d_name))) visit(self, entry->d_name);
+    errno = 0;
+  }
+  int rc = errno ? nx__store_unavailable_errno(err, "list the handlers") : 0;
+  closedir(entries);
+  return rc;
+}
