@@ -103,7 +103,7 @@ void nx__setting_add_allowed(const struct nx__setting *s, struct nx_buf *out) {
                   (unsigned long long)s->least, (unsigned long long)s->most);
     break;
   case NX__KIND_ADDRESS: nx_buf_lit(out, "a numeric IPv4 or IPv6 address"); break;
-  case NX__KIND_STORE: nx_buf_lit(out, "memory, file:DIR, redis://HOST:PORT/DB or sealed"); break;
+  case NX__KIND_STORE: nx_buf_lit(out, "memory, file:DIR, redis://[[USER]:PASSWORD@]HOST:PORT/DB or sealed"); break;
   case NX__KIND_KEY: nx_buf_lit(out, "64 hexadecimal digits"); break;
   }
 }

@@ -36,13 +36,16 @@ enum nx_config_source { NX_CONFIG_FROM_DEFAULT, NX_CONFIG_FROM_ENVIRONMENT, NX_C
 
 enum nx_suspend_store_kind { NX_SUSPEND_MEMORY, NX_SUSPEND_FILE, NX_SUSPEND_REDIS, NX_SUSPEND_SEALED };
 
-/* memory | file:DIR | redis://HOST[:PORT][/DB] | sealed. IPv6 addresses of redis stand in brackets. */
+/* memory | file:DIR | redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] | sealed. IPv6 addresses of redis stand in brackets; what
+ * has a meaning in a URL is written %XX in user and password. */
 struct nx_suspend_store {
   enum nx_suspend_store_kind kind;
   const char *dir;      /* file only */
   char redis_host[254]; /* redis only, without brackets */
   uint16_t redis_port;
   unsigned redis_db;
+  char redis_user[128];     /* empty: the default user */
+  char redis_password[256]; /* empty: none is needed. Never shown */
 };
 
 /* Where limit_bytes comes from. */

@@ -111,10 +111,43 @@ static bool parse_redis_host(const char *text, struct nx_suspend_store *store, c
   return !bracket || inet_pton(AF_INET6, store->redis_host, &address) == 1;
 }
 
+/* The `len` bytes at `text` with each %XX as the byte it stands for. No byte is NUL, and "@/:" are always escaped. */
+static bool decode_url_part(const char *text, size_t len, char *out, size_t out_size) {
+  size_t used = 0;
+  for (size_t i = 0; i < len; i++) {
+    int byte = (unsigned char)text[i];
+    if (byte == '%') {
+      if (len - i < 3) return false;
+      int high = hex_digit(text[i + 1]), low = hex_digit(text[i + 2]);
+      if (high < 0 || low < 0 || !(high | low)) return false;
+      byte = high << 4 | low;
+      i += 2;
+    } else if (strchr("@/:", byte)) {
+      return false;
+    }
+    if (used + 1 >= out_size) return false;
+    out[used++] = (char)byte;
+  }
+  out[used] = 0;
+  return true;
+}
+
+/* [USER]:PASSWORD@, when there is one; leaves `rest` behind. */
+static bool parse_redis_login(const char *text, struct nx_suspend_store *store, const char **rest) {
+  const char *at = strchr(text, '@');
+  *rest = at ? at + 1 : text;
+  if (!at) return true;
+  const char *colon = memchr(text, ':', (size_t)(at - text));
+  return colon && colon + 1 < at &&
+         decode_url_part(text, (size_t)(colon - text), store->redis_user, sizeof store->redis_user) &&
+         decode_url_part(colon + 1, (size_t)(at - colon - 1), store->redis_password, sizeof store->redis_password);
+}
+
 static bool parse_redis(const char *text, struct nx_suspend_store *store) {
   const char *rest;
   uint64_t number;
   *store = (struct nx_suspend_store){.kind = NX_SUSPEND_REDIS, .redis_port = 6379};
+  if (!parse_redis_login(text, store, &text)) return false;
   if (!parse_redis_host(text, store, &rest)) return false;
   if (*rest == ':') {
     if (!parse_digits(rest + 1, &number, &rest) || number < 1 || number > 65535) return false;

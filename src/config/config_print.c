@@ -14,6 +14,17 @@ static void add_choice(const struct nx__setting *s, uint64_t index, struct nx_bu
   nx_buf_add(out, word, strcspn(word, "|"));
 }
 
+/* As written, but without user and password. */
+static void add_store(const struct nx_config *config, struct nx_buf *out) {
+  const char *text = config->text[NX_SETTING_SUSPEND_STORE];
+  if (!*config->suspend_store.redis_password) {
+    nx_buf_str(out, text);
+    return;
+  }
+  nx_buf_lit(out, "redis://(set)");
+  nx_buf_str(out, strchr(text, '@'));
+}
+
 /* The value of a setting that has one. */
 static void add_value(const struct nx_config *config, const struct nx__setting *s, struct nx_buf *out) {
   uint64_t number = s->size <= sizeof number ? nx__setting_get_number(s, config) : 0;
@@ -22,6 +33,7 @@ static void add_value(const struct nx_config *config, const struct nx__setting *
   case NX__KIND_SIZE: nx__add_size(out, number); break;
   case NX__KIND_CHOICE: add_choice(s, number, out); break;
   case NX__KIND_KEY: nx_buf_lit(out, "(set)"); break;
+  case NX__KIND_STORE: add_store(config, out); break;
   default: nx_buf_str(out, config->text[s - nx__settings]); break;
   }
 }
@@ -92,8 +104,9 @@ static const char docs_head[] =
 
 static const char docs_tail[] =
   "\n"
-  "Prefer the environment for `SUSPEND_KEY` and `SUSPEND_KEY_PREVIOUS`: flags can be read by every process of the\n"
-  "same container (`/proc/PID/cmdline`). `nexus config` shows both as `(set)`.\n";
+  "Prefer the environment for `SUSPEND_KEY`, `SUSPEND_KEY_PREVIOUS` and a `SUSPEND_STORE` with a password: flags can be\n"
+  "read by every process of the same container (`/proc/PID/cmdline`). `nexus config` shows the keys, and user and\n"
+  "password, as `(set)`. In them, characters that mean something in a URL are written `%XX` (`%40` for `@`).\n";
 
 /* "`A`, `B` and `C`, where it means `none`." */
 static void add_empty_rule(struct nx_buf *out) {

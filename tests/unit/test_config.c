@@ -170,9 +170,9 @@ static void refused_values_say_name_value_and_what_is_allowed(void **state) {
     {"CONTAINER_MEMORY_LIMIT=1K",
      "CONTAINER_MEMORY_LIMIT=\"1K\": expected auto or bytes, or a whole number with Ki, Mi, Gi, Ti, k, M or G, "
      "from 1Mi to 1024Ti\n"},
-    {"SUSPEND_STORE=disk", "SUSPEND_STORE=\"disk\": expected memory, file:DIR, redis://HOST:PORT/DB or sealed\n"},
-    {"SUSPEND_STORE=redis://:hunter2@h:1/0",
-     "SUSPEND_STORE (22 characters, not shown): expected memory, file:DIR, redis://HOST:PORT/DB or sealed\n"},
+    {"SUSPEND_STORE=disk", "SUSPEND_STORE=\"disk\": expected memory, file:DIR, redis://[[USER]:PASSWORD@]HOST:PORT/DB or sealed\n"},
+    {"SUSPEND_STORE=redis://:hunter2@h:1/x",
+     "SUSPEND_STORE (22 characters, not shown): expected memory, file:DIR, redis://[[USER]:PASSWORD@]HOST:PORT/DB or sealed\n"},
     {"SUSPEND_STORE=sealed", "SUSPEND_KEY: expected 64 hexadecimal digits, because SUSPEND_STORE is not memory\n"},
     {"SUSPEND_KEY_PREVIOUS=" KEY,
      "SUSPEND_KEY: expected 64 hexadecimal digits, because SUSPEND_KEY_PREVIOUS is set\n"},
@@ -258,7 +258,8 @@ static void stores(void **state) {
   static const char *const bad[] = {
     "", "Memory", "memory ", "file:", "file", "redis:", "redis://", "redis://:6379", "redis://h:", "redis://h:0",
     "redis://h:65536", "redis://h:1x", "redis://h/x", "redis://h/1x", "redis://h/-1", "redis://h/1/2", "redis://a b",
-    "redis://[::1", "redis://[nope]:1", "redis://[]", "redis://u@h", "rediss://h", "redis://h?db=1", "file:/a\tb"};
+    "redis://[::1", "redis://[nope]:1", "redis://[]", "redis://u@h", "redis://u:@h", "redis://u:a:b@h", "redis://u:a/b@h", "redis://u:a@b@h", "redis://u:%4@h",
+    "redis://u:%00@h", "redis://u:%zz@h", "redis://u:a%@h", "rediss://h", "redis://h?db=1", "file:/a\tb"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     char entry[80];
     struct nx_config c;
@@ -269,6 +270,25 @@ static void stores(void **state) {
   memset(entry + strlen(entry), 'h', 300);
   struct nx_config c;
   assert_int_equal(load(&c, entry, "SUSPEND_KEY=" KEY, NULL), -NX_ERR_CONFIG);
+}
+
+static void the_login_of_redis(void **state) {
+  (void)state;
+  struct nx_config c;
+  assert_int_equal(load(&c, "SUSPEND_STORE=redis://:hunter2@h:1/3", "SUSPEND_KEY=" KEY, NULL), 0);
+  assert_string_equal(c.suspend_store.redis_user, "");
+  assert_string_equal(c.suspend_store.redis_password, "hunter2");
+  assert_string_equal(c.suspend_store.redis_host, "h");
+  assert_int_equal(c.suspend_store.redis_db, 3);
+  assert_int_equal(load(&c, "SUSPEND_STORE=redis://n%3ax:a%40b%2F%3a%25@[::1]:7/", "SUSPEND_KEY=" KEY, NULL), 0);
+  assert_string_equal(c.suspend_store.redis_user, "n:x");
+  assert_string_equal(c.suspend_store.redis_password, "a@b/:%");
+  assert_string_equal(c.suspend_store.redis_host, "::1");
+  char entry[400] = "SUSPEND_STORE=redis://:";
+  memset(entry + strlen(entry), 'p', 256);
+  strcat(entry, "@h");
+  assert_int_equal(load(&c, entry, "SUSPEND_KEY=" KEY, NULL), -NX_ERR_CONFIG);
+  assert_null(strstr(problems, "ppp"));
 }
 
 static void flags_mirror_the_table(void **state) {
@@ -642,6 +662,22 @@ static void text_output(void **state) {
   assert_int_equal(lines, NX_SETTING_COUNT + 1);
 }
 
+static void the_login_of_redis_is_not_shown(void **state) {
+  (void)state;
+  struct nx_config c;
+  assert_int_equal(load(&c, "SUSPEND_STORE=redis://joe:hunter2@h:1/3", "SUSPEND_KEY=" KEY, NULL), 0);
+  NX_BUF_AUTO text = {0};
+  nx_config_print_text(&c, &text);
+  assert_row(as_text(&text), "SUSPEND_STORE", "redis://(set)@h:1/3", "environment");
+  NX_BUF_AUTO json = {0};
+  nx_config_print_json(&c, &json);
+  assert_non_null(strstr(as_text(&json), "\"SUSPEND_STORE\",\"value\":\"redis://(set)@h:1/3\""));
+  assert_int_equal(load(&c, "SUSPEND_STORE=file:/a@b", "SUSPEND_KEY=" KEY, NULL), 0);
+  nx_buf_reset(&text, 0);
+  nx_config_print_text(&c, &text);
+  assert_row(as_text(&text), "SUSPEND_STORE", "file:/a@b", "environment");
+}
+
 static void json_output(void **state) {
   (void)state;
   struct nx_config c;
@@ -711,6 +747,7 @@ int main(void) {
     cmocka_unit_test(one_mistake_is_not_reported_twice),
     cmocka_unit_test(empty_means_none_where_less_is_safe),
     cmocka_unit_test(stores),
+    cmocka_unit_test(the_login_of_redis),
     cmocka_unit_test(flags_mirror_the_table),
     cmocka_unit_test(flags_win_but_the_environment_must_be_right_too),
     cmocka_unit_test(every_setting_takes_its_default_and_its_bounds),
@@ -726,6 +763,7 @@ int main(void) {
     cmocka_unit_test(whatever_is_accepted_fits),
     cmocka_unit_test(advice_is_not_cut),
     cmocka_unit_test(text_output),
+    cmocka_unit_test(the_login_of_redis_is_not_shown),
     cmocka_unit_test(json_output),
     cmocka_unit_test(docs_have_a_row_for_every_setting),
   };
