@@ -3,6 +3,7 @@
  * nexus run FILE …: one execution, the result on stdout as the API would give it. Exit status 0 for success. */
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@ struct run {
   struct nx_exec *exec;
   struct nx_capabilities capabilities;
   struct nx_job job;
+  sem_t wake; /* the job may go on */
   struct nx_buf source, result;
   struct nx_error err;
   int status;
@@ -89,6 +91,8 @@ static int take_capabilities(struct run *run) {
   return status;
 }
 
+static void wake(void *self) { sem_post(&((struct run *)self)->wake); }
+
 static int prepare(struct run *run) {
   struct nx_error *err = &run->err;
   struct nx_execution *x = &run->job.execution;
@@ -98,6 +102,7 @@ static int prepare(struct run *run) {
   if (!status) status = take_text(&x->scope, run->options.scope, "--scope", err);
   if (!status) status = take_capabilities(run);
   if (status) return status;
+  sem_init(&run->wake, 0, 0);
   struct nx_boot_image boot = nx_boot_image_linked();
   struct nx_registry_opts registry = {.cache_max_count = 1, .cache_max_bytes = SIZE_MAX};
   const struct nx_governor_options governor = {
@@ -108,12 +113,28 @@ static int prepare(struct run *run) {
   status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
   if (!status) status = nx_governor_create(&run->governor, &governor, err);
   if (!status) status = nx_registry_create(&run->registry, &registry, err);
-  struct nx_exec_options options = {&run->config, &run->ledger, run->governor, run->registry, NULL};
-  struct nx_exec_hooks hooks = {0};
+  struct nx_exec_options options = {
+    .config = &run->config,
+    .ledger = &run->ledger,
+    .governor = run->governor,
+    .registry = run->registry,
+  };
+  struct nx_exec_hooks hooks = {.self = run, .wake = wake};
+  run->job.owner = run;
   if (!status) status = nx_exec_create(&run->exec, &options, err);
   if (!status) status = nx_exec_start(run->exec, &hooks, err);
   return status;
 }
+
+/* The execution sleeps, or waits for a response. */
+static enum nx_job_state go_on(struct run *run) {
+  struct nx_job *job;
+  while (!(job = nx_exec_next(run->exec))) sem_wait(&run->wake);
+  return job->state == NX_JOB_ADMITTED ? nx_exec_run(run->exec, job) : job->state;
+}
+
+/* What waits for a call that only its caller can answer has done what it can do here. */
+static bool is_good(enum nx_outcome outcome) { return outcome == NX_OUTCOME_SUCCESS || outcome == NX_OUTCOME_SUSPENDED; }
 
 /* On a thread of its own, for a stack of the configured size with a guard below it. */
 static void *execute(void *argument) {
@@ -123,11 +144,12 @@ static void *execute(void *argument) {
   job->source = (struct nx_text){run->source.data ? run->source.data : "", (uint32_t)run->source.len};
   job->execution.limits = nx_exec_limits(&run->config);
   nx_execution_name(&job->execution);
-  nx_exec_run_waiting(run->exec, job);
+  enum nx_job_state state = nx_exec_run_waiting(run->exec, job);
+  while (state == NX_JOB_WAITING || state == NX_JOB_QUEUED) state = go_on(run);
   nx_sandbox_thread_leave();
   nx_result_write(job, &run->result);
   nx_buf_char(&run->result, '\n');
-  run->status = job->execution.outcome == NX_OUTCOME_SUCCESS ? NX_EXIT_OK : NX_EXIT_FAILURE;
+  run->status = is_good(job->execution.outcome) ? NX_EXIT_OK : NX_EXIT_FAILURE;
   return NULL;
 }
 
@@ -140,6 +162,7 @@ static void finish(struct run *run) {
   nx_buf_deinit(&run->source);
   nx_buf_deinit(&run->result);
   nx_sandbox_deinit();
+  sem_destroy(&run->wake);
 }
 
 int nx_cmd_run(int argc, char **argv) {

@@ -17,6 +17,7 @@
 #include "cli/cli.h"
 #include "handler/directory.h"
 #include "http/app.h"
+#include "net/net.h"
 
 #define HEADER_MAX_BYTES 16384u
 #define HEADER_TIMEOUT_MS 10000u
@@ -33,6 +34,9 @@
 #define MALLOC_TRIM_BYTES (256 << 10)
 /* Between two looks of the governor. */
 #define LOOK_MS 250u
+/* Requests of handlers (NET_ALLOW). */
+#define NET_TIMEOUT_MS 30000u
+#define NET_CONCURRENT_MAX 64u
 /* Threads that only parse, compile files or answer probes. */
 #define SMALL_STACK_BYTES (512u * 1024u)
 /* Compiled handlers that no name refers to: inline code, replaced versions. */
@@ -44,6 +48,7 @@ struct serve {
   struct nx_ledger ledger;
   struct nx_app app;
   struct nx_http_server *admin;
+  struct nx_net *net; /* NULL: requests of handlers are off */
   struct nx_directory *directory;
   sigset_t signals;
 };
@@ -172,6 +177,27 @@ static void add_reclaimers(struct serve *serve) {
     nx_governor_add_reclaimer(serve->app.governor, &reclaimers[i]);
 }
 
+static int open_suspensions(struct serve *serve, struct nx_error *err) {
+  const struct nx_suspensions_options options = {
+    .config = &serve->config,
+    .guest_id = nx_sandbox_guest_id(),
+    .account = nx_governor_account(serve->app.governor, NX_LAYER_SUSPENDED, NX_DEMAND_GROWTH),
+    .governor = serve->app.governor,
+  };
+  return nx_suspensions_create(&serve->app.suspensions, &options, err);
+}
+
+static int create_net(struct serve *serve, struct nx_error *err) {
+  const struct nx_net_options options = {
+    .allow = serve->config.net_allow,
+    .account = serve->app.account,
+    .max_body_bytes = serve->config.max_body_bytes,
+    .max_timeout_ms = NET_TIMEOUT_MS,
+    .max_concurrent = NET_CONCURRENT_MAX,
+  };
+  return options.allow ? nx_net_create(&serve->net, &options, err) : 0;
+}
+
 static int create_exec(struct serve *serve, struct nx_error *err) {
   struct nx_exec_options options = {
     .config = &serve->config,
@@ -179,6 +205,8 @@ static int create_exec(struct serve *serve, struct nx_error *err) {
     .governor = serve->app.governor,
     .registry = serve->app.registry,
     .cache = serve->app.cache,
+    .suspensions = serve->app.suspensions,
+    .net = serve->net,
   };
   return nx_exec_create(&serve->app.exec, &options, err);
 }
@@ -239,6 +267,8 @@ static int start(struct serve *serve, struct nx_error *err) {
   int status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
   if (!status) status = create_governor(serve, err);
   if (!status) status = open_store(serve, err);
+  if (!status) status = open_suspensions(serve, err);
+  if (!status) status = create_net(serve, err);
   if (!status) status = create_exec(serve, err);
   if (!status) status = create_servers(serve, err);
   if (status) return status;
@@ -278,7 +308,7 @@ static void wait_for_signal(struct serve *serve) {
 static bool idle(struct serve *serve) {
   struct nx_exec_stats stats;
   nx_exec_read_stats(serve->app.exec, &stats);
-  return !stats.active && !stats.queue_depth;
+  return !stats.active && !stats.queue_depth && !stats.waiting;
 }
 
 static void sleep_ms(unsigned ms) {
@@ -294,11 +324,16 @@ static bool is_over(struct serve *serve, uint64_t *deadline_ns) {
 }
 
 /* First new work is refused while old work ends (sockets stay open: readiness must be seen to be false), then the
- * listener closes and replies are flushed. A second signal, or the end of the grace, cuts it short. */
+ * listener closes and replies are flushed. Executions that wait go to the store: at once those that would wait for longer than
+ * the grace, the others when a quarter of it is left. A second signal, or the end of the grace, cuts it short. */
 static void drain(struct serve *serve) {
   nx_log(NX_LOG_INFO, "shutting down", NULL);
   serve->app.draining = true;
-  uint64_t deadline_ns = nx_clock_ns() + serve->config.shutdown_grace_ms * NX_NS_PER_MS;
+  uint64_t grace_ns = serve->config.shutdown_grace_ms * NX_NS_PER_MS;
+  uint64_t deadline_ns = nx_clock_ns() + grace_ns, flush_ns = deadline_ns - grace_ns / 4;
+  nx_exec_flush(serve->app.exec, grace_ns - grace_ns / 4);
+  while (!idle(serve) && !is_over(serve, &flush_ns)) sleep_ms(5);
+  nx_exec_flush(serve->app.exec, 0);
   while (!idle(serve) && !is_over(serve, &deadline_ns)) sleep_ms(5);
   nx_http_server_drain(serve->app.server);
   while (!nx_http_server_drained(serve->app.server) && !is_over(serve, &deadline_ns)) sleep_ms(5);
@@ -312,7 +347,9 @@ static void stop(struct serve *serve) {
   nx_directory_destroy(serve->directory);
   if (serve->admin) nx_http_server_destroy(serve->admin);
   nx_http_server_destroy(serve->app.server);
+  nx_net_destroy(serve->net);
   nx_exec_destroy(serve->app.exec);
+  nx_suspensions_destroy(serve->app.suspensions);
   nx_registry_destroy(serve->app.registry);
   nx_cache_close(serve->app.cache);
   nx_governor_destroy(serve->app.governor);

@@ -2,6 +2,7 @@
 #include "exec/admission.h"
 
 #include "base/clock.h"
+#include "exec/continuation.h"
 #include "metrics/metrics.h"
 
 /* Light ones that may begin in a row while a heavy one waits. */
@@ -38,6 +39,11 @@ static void expect(struct nx__admission *a, struct nx_job *job) {
   const struct nx_execution *x = &job->execution;
   uint64_t input = nx_execution_input_bytes(x);
   uint32_t bytes = nx_profile_expected_bytes(profile, image, input, x->limits.memory_bytes);
+  if (job->_continuation) { /* what it had when it was suspended is needed at once */
+    uint32_t had = job->_continuation->memory_bytes;
+    image = had > image ? had : image;
+    bytes = image > bytes ? image : bytes;
+  }
   bool light = nx_profile_is_light(profile, input);
   job->_lane = light ? NX__LANE_LIGHT : NX__LANE_HEAVY;
   job->_expected_bytes = nx_pool_reservation_bytes(a->pool, bytes);
@@ -141,7 +147,7 @@ enum nx_job_state nx__admission_submit(struct nx__admission *a, struct nx_job *j
   const struct nx_job *head = a->lanes[job->_lane].head;
   job->_short_of_memory = head && head->_short_of_memory;
   if (head || !try_begin(a, job)) {
-    if (a->queue_depth < a->queue_max)
+    if (a->queue_depth < a->queue_max || job->_goes_on)
       enqueue(a, job);
     else
       refuse(a, job, NX_JOB_REFUSED,

@@ -33,6 +33,7 @@ static struct nx_image *make_image(const struct nx_compiler *compiler, struct nx
   nx_pool_release(&lease);
   job->compile_us = x->duration_ns / 1000;
   x->host_calls = 0;
+  x->duration_ns = 0;
   return image;
 }
 

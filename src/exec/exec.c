@@ -5,17 +5,24 @@
 #include "exec/exec.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "exec/admission.h"
 #include "exec/compile.h"
+#include "exec/continuation.h"
+#include "exec/keeping.h"
+#include "exec/waits.h"
 #include "exec/watchdog.h"
 #include "metrics/metrics.h"
+#include "net/net.h"
 
 /* An execution that has been inside for this long is slow: its thread is replaced at the sockets. */
 #define SLOW_AFTER_NS (NX_NS_PER_MS + NX_NS_PER_MS / 2)
 /* A memory limit that was lowered while executions run is known after so long at most. */
 #define GLANCE_NS (5 * NX_NS_PER_MS)
+/* Until an execution that goes on by itself, and was refused, is tried again. */
+#define OWN_RETRY_NS (100 * NX_NS_PER_MS)
 
 struct nx_exec {
   const struct nx_config *config;
@@ -25,17 +32,53 @@ struct nx_exec {
   struct nx_watchdog *watchdog;
   struct nx_exec_hooks hooks;
   struct nx__admission admission;
+  struct nx__waits waits;
+  struct nx__keeper keeper;
+  struct nx_account *suspended; /* charged for executions that wait */
+  /* Jobs that waited and can go on. */
+  pthread_mutex_t ready_mutex;
+  struct nx_job *ready, **ready_tail;
+  _Atomic unsigned ready_count;
   uint64_t next_glance_ns, quiet_since_ns; /* the watchdog's */
 };
 
-static bool tick(void *self, uint64_t now_ns);
+static uint64_t tick(void *self, uint64_t now_ns);
 static void housekeeping(void *self, uint64_t now_ns);
+
+/* ---- Life ----------------------------------------------------------------------------------------------------------- */
+
+static void fire(void *self, struct nx__wake *wake);
+static void answer(void *self, const struct nx_buf *name, const struct nx__incoming *in);
+static void look_sooner(void *self);
+static void ready(void *self, struct nx_job *job);
+
+static int create_waiting(struct nx_exec *exec, const struct nx_exec_options *options, struct nx_error *err) {
+  exec->suspended = nx_governor_account(options->governor, NX_LAYER_SUSPENDED, NX_DEMAND_GROWTH);
+  exec->ready_tail = &exec->ready;
+  exec->waits.net = options->net;
+  exec->waits.account = exec->suspended;
+  exec->waits.self = exec;
+  exec->waits.fire = fire;
+  exec->waits.answer = answer;
+  exec->waits.sooner = look_sooner;
+  exec->keeper.config = options->config;
+  exec->keeper.suspensions = options->suspensions;
+  exec->keeper.compiler = &exec->compiler;
+  exec->keeper.admission = &exec->admission;
+  exec->keeper.waits = &exec->waits;
+  exec->keeper.account = exec->suspended;
+  exec->keeper.self = exec;
+  exec->keeper.ready = ready;
+  return nx__keeper_init(&exec->keeper, err);
+}
 
 int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, struct nx_error *err) {
   struct nx_exec *exec = calloc(1, sizeof *exec);
   if (!exec) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the executor");
   exec->config = options->config;
   exec->governor = options->governor;
+  pthread_mutex_init(&exec->ready_mutex, NULL);
+  nx__waits_init(&exec->waits);
   uint64_t lease_bytes = nx_config_instance_bytes(options->config) - options->config->memory_limit_bytes;
   unsigned instances = options->config->max_instances + NX_EXEC_LOANS_MAX;
   int status = nx_pool_create(&exec->pool, instances, lease_bytes, options->governor, err);
@@ -48,6 +91,7 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
     .memory_bytes = (uint32_t)options->config->memory_limit_bytes,
   };
   if (!status) status = nx_cache_writer_create(&exec->compiler.writer, options->cache, err);
+  if (!status) status = create_waiting(exec, options, err);
   if (status) {
     nx_exec_destroy(exec);
     return status;
@@ -64,7 +108,10 @@ int nx_exec_start(struct nx_exec *exec, const struct nx_exec_hooks *hooks, struc
 
 void nx_exec_destroy(struct nx_exec *exec) {
   if (!exec) return;
+  nx__keeper_deinit(&exec->keeper);
   nx_watchdog_destroy(exec->watchdog);
+  nx__waits_deinit(&exec->waits);
+  pthread_mutex_destroy(&exec->ready_mutex);
   nx_cache_writer_destroy(exec->compiler.writer);
   nx_pool_destroy(exec->pool);
   nx__admission_deinit(&exec->admission);
@@ -84,22 +131,157 @@ struct nx_execution_limits nx_exec_limits(const struct nx_config *config) {
 }
 
 void nx_job_deinit(struct nx_job *job) {
+  nx__waits_forget(job);
+  nx__continuation_free(job);
+  nx_buf_deinit(&job->name);
+  nx_buf_deinit(&job->reply);
   if (job->_owns_handler) nx_handler_release(job->execution.handler);
   nx_execution_deinit(&job->execution);
 }
 
+/* ---- Jobs without an owner: executions in the store that go on by themselves ------------------------------------------ */
+
+static bool may_be_tried_again(const struct nx_job *job) {
+  enum nx_error_code code = job->refusal.code;
+  return (code == NX_ERR_OVERLOADED || code == NX_ERR_NO_MEMORY || code == NX_ERR_UNAVAILABLE) &&
+         nx_clock_ns() < job->_continuation->retry_until_ns;
+}
+
+/* Nobody else would ask again. */
+static void end_own(struct nx_exec *exec, struct nx_job *job) {
+  if (may_be_tried_again(job)) {
+    nx__continuation_unload(job);
+    job->state = NX_JOB_WAITING;
+    if (nx__waits_retry(&exec->waits, job, nx_clock_ns() + OWN_RETRY_NS)) return;
+  }
+  nx_job_deinit(job);
+  free(job);
+}
+
 /* ---- Admission ------------------------------------------------------------------------------------------------------ */
 
+static bool is_about_suspension(const struct nx_job *job) {
+  return job->kind == NX_JOB_RESUME || job->kind == NX_JOB_LOOK_UP || job->kind == NX_JOB_CANCEL;
+}
+
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
+  if (is_about_suspension(job)) return nx__keeper_begin(&exec->keeper, job);
   if (!job->execution.handler) nx__compile_find(&exec->compiler, job);
   enum nx_job_state state = nx__admission_submit(&exec->admission, job);
   nx_watchdog_kick(exec->watchdog);
   return state;
 }
 
-struct nx_job *nx_exec_next(struct nx_exec *exec) { return nx__admission_next(&exec->admission); }
+/* A resumed one that was sent away gives its lease back first, so that nothing has happened. */
+static struct nx_job *take_queued(struct nx_exec *exec) {
+  struct nx_job *job = nx__admission_next(&exec->admission);
+  bool holds = job && job->state == NX_JOB_EXPIRED && job->kind == NX_JOB_RESUME;
+  return holds && nx__keeper_give_up(&exec->keeper, job) == NX_JOB_WAITING ? NULL : job;
+}
+
+static struct nx_job *take_ready(struct nx_exec *exec) {
+  if (!atomic_load_explicit(&exec->ready_count, memory_order_relaxed)) return NULL;
+  pthread_mutex_lock(&exec->ready_mutex);
+  struct nx_job *job = exec->ready;
+  if (job) {
+    exec->ready = job->_next;
+    if (!exec->ready) exec->ready_tail = &exec->ready;
+    exec->ready_count--;
+  }
+  pthread_mutex_unlock(&exec->ready_mutex);
+  return job;
+}
+
+/* Those without an owner run here and now: nobody else would. */
+struct nx_job *nx_exec_next(struct nx_exec *exec) {
+  for (;;) {
+    struct nx_job *job = take_ready(exec);
+    if (!job) job = take_queued(exec);
+    if (!job || job->owner) return job;
+    if (job->state == NX_JOB_ADMITTED)
+      nx_exec_run(exec, job);
+    else
+      end_own(exec, job);
+  }
+}
 
 unsigned nx_exec_retry_after_s(struct nx_exec *exec) { return nx__admission_retry_after_s(&exec->admission); }
+
+/* ---- Waiting ---------------------------------------------------------------------------------------------------------- */
+
+static void look_sooner(void *self) { nx_watchdog_kick(((struct nx_exec *)self)->watchdog); }
+
+/* A job that waited can go on, on whatever thread asks next. */
+static void ready(void *self, struct nx_job *job) {
+  struct nx_exec *exec = self;
+  job->_next = NULL;
+  pthread_mutex_lock(&exec->ready_mutex);
+  *exec->ready_tail = job;
+  exec->ready_tail = &job->_next;
+  exec->ready_count++;
+  pthread_mutex_unlock(&exec->ready_mutex);
+  if (exec->hooks.wake) exec->hooks.wake(exec->hooks.self);
+}
+
+/* The process is shutting down: what is kept outside of it another one takes up. */
+static enum nx_job_state leave_waiting(struct nx_exec *exec, struct nx_job *job) {
+  struct nx_suspensions *suspensions = exec->keeper.suspensions;
+  if (suspensions && nx_suspensions_are_durable(suspensions)) return nx__keeper_keep(&exec->keeper, job);
+  nx_error_set(&job->refusal, NX_ERR_UNAVAILABLE, "this instance is shutting down, and nothing keeps what waits in it: "
+               "set SUSPEND_STORE to have it taken up elsewhere");
+  job->state = NX_JOB_DONE;
+  return job->kind == NX_JOB_RESUME ? nx__keeper_give_up(&exec->keeper, job) : job->state;
+}
+
+/* It waited for as long as a suspended execution may. */
+static enum nx_job_state expire(struct nx_exec *exec, struct nx_job *job) {
+  nx_execution_fail(&job->execution, NX_OUTCOME_TIMEOUT, "the execution waited longer than the %llu ms of SUSPEND_TTL_MS",
+                    (unsigned long long)exec->config->suspend_ttl_ms);
+  job->state = NX_JOB_DONE;
+  return job->kind == NX_JOB_RESUME ? nx__keeper_finish(&exec->keeper, job) : job->state;
+}
+
+static enum nx_job_state next_step(struct nx_exec *exec, struct nx_job *job) {
+  struct nx__continuation *c = job->_continuation;
+  if (c->must_leave) return leave_waiting(exec, job);
+  if (nx__waits_have_news(&exec->waits, job)) return nx__admission_submit(&exec->admission, job);
+  return nx_clock_ns() >= c->expires_ns ? expire(exec, job) : nx__keeper_wait(&exec->keeper, job);
+}
+
+static bool is_ready(enum nx_job_state state) { return state != NX_JOB_WAITING && state != NX_JOB_QUEUED; }
+
+/* What it waited for has come; or there is no time left to wait. */
+static void go_on(struct nx_exec *exec, struct nx_job *job) {
+  job->_goes_on = true;
+  if (is_ready(next_step(exec, job)))
+    ready(exec, job);
+  else
+    nx_watchdog_kick(exec->watchdog);
+}
+
+static void fire(void *self, struct nx__wake *wake) {
+  struct nx_exec *exec = self;
+  if (wake->kind == NX__WAKE_ALARM) {
+    struct nx__alarm *alarm = (struct nx__alarm *)wake;
+    nx__keeper_wake(&exec->keeper, alarm->name.data, alarm->name.len, NULL);
+    nx_buf_deinit(&alarm->name);
+    free(alarm);
+    return;
+  }
+  struct nx_job *job = ((struct nx__continuation *)wake)->job;
+  if (wake->kind == NX__WAKE_PARKED)
+    go_on(exec, job);
+  else if (is_ready(nx__keeper_begin(&exec->keeper, job)))
+    ready(exec, job);
+}
+
+static void answer(void *self, const struct nx_buf *name, const struct nx__incoming *in) {
+  nx__keeper_wake(&((struct nx_exec *)self)->keeper, name->data, name->len, in);
+}
+
+void nx_exec_flush(struct nx_exec *exec, uint64_t longest_ns) {
+  nx__waits_flush(&exec->waits, nx_clock_ns() + longest_ns);
+}
 
 /* ---- Running --------------------------------------------------------------------------------------------------------- */
 
@@ -108,8 +290,74 @@ static void host_failed(struct nx_job *job, const struct nx_error *err) {
   nx_execution_fail(&job->execution, NX_OUTCOME_INTERNAL_ERROR, "%s", err->text);
 }
 
+/* The sleeps that are over, and what has come in: told at once while the execution is in its instance. */
+static bool has_answers(struct nx_exec *exec, struct nx_job *job, struct nx_buf *out) {
+  NX_BUF_AUTO incoming = {.account = exec->suspended};
+  nx_buf_reset(out, SIZE_MAX);
+  nx__waits_take_incoming(&exec->waits, job, &incoming);
+  return nx__continuation_collect(job, &incoming, nx_clock_realtime_ns() / NX_NS_PER_MS, exec->waits.net, out);
+}
+
+/* Its memory as it was when it was suspended. */
+static int restore(struct nx_job *job, struct nx_lease *lease, struct nx_error *err) {
+  struct nx__continuation *c = job->_continuation;
+  struct nx_bytes patch = nx__continuation_patch(c);
+  const uint8_t *image_hash = job->execution.handler->image->hash;
+  if (job->kind == NX_JOB_RESUME && memcmp(c->taken.record.fixed.image_hash, image_hash, NX_HASH_BYTES)) {
+    char theirs[2 * NX_HASH_BYTES + 1], ours[2 * NX_HASH_BYTES + 1];
+    nx_hash_to_hex(theirs, c->taken.record.fixed.image_hash);
+    nx_hash_to_hex(ours, image_hash);
+    return nx_error_set(err, NX_ERR_CONFLICT, "suspended over image %s; its source makes image %s here", theirs, ours);
+  }
+  uint64_t begin_ns = nx_clock_ns();
+  int status = nx_instance_restore(lease->instance, patch.data, patch.size, nx_pool_grant, lease, err);
+  if (status) return status;
+  nx__continuation_drop_patch(c);
+  if (job->kind == NX_JOB_RESUME && job->owner) nx_metrics_resume(NX_METRICS_RESUME_RESUMED, nx_clock_ns() - begin_ns);
+  return 0;
+}
+
+/* Compresses the memory of an execution that waits into the job. */
+static void suspend(struct nx_exec *exec, struct nx_job *job, struct nx_lease *lease) {
+  struct nx_execution *x = &job->execution;
+  struct nx__continuation *c = nx__continuation_of(job, exec->suspended);
+  struct nx_error err;
+  if (!c) {
+    nx_error_set(&err, NX_ERR_NO_MEMORY, "no memory to suspend the execution (layer: container)");
+    host_failed(job, &err);
+    return;
+  }
+  c->memory_bytes = x->memory_peak_bytes;
+  int status = nx_instance_suspend(lease->instance, &c->patch, &err);
+  if (!status) return;
+  if (status == -NX_ERR_NO_MEMORY)
+    nx_error_set(&err, NX_ERR_OVERLOADED, "no memory to keep the suspended execution (layer: container)");
+  host_failed(job, &err);
+}
+
+static bool stay(struct nx_exec *exec, struct nx_job *job, struct nx_lease *lease, struct nx_buf *answers) {
+  struct nx_execution *x = &job->execution;
+  struct nx_error err;
+  if (!job->_continuation || !nx__continuation_patch(job->_continuation).size) {
+    nx_execution_run(x, lease->instance);
+    return true;
+  }
+  if (restore(job, lease, &err)) {
+    host_failed(job, &err);
+    return false;
+  }
+  if (!has_answers(exec, job, answers)) {
+    nx_error_set(&err, NX_ERR_NO_MEMORY, "no memory for the answers of an execution that waits");
+    host_failed(job, &err);
+    return false;
+  }
+  nx_execution_resume(x, lease->instance, (struct nx_text){answers->data, (uint32_t)answers->len});
+  return true;
+}
+
 static void execute(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
+  NX_BUF_AUTO answers = {.account = exec->suspended};
   struct nx_error err;
   struct nx_lease lease;
   if (nx_pool_acquire(exec->pool, x->handler->image, &job->reservation, &lease, &err)) {
@@ -117,9 +365,13 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
     return;
   }
   x->budget = &lease;
-  nx_execution_run(x, lease.instance);
-  nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
-                    x->memory_peak_bytes, x->was_slow ? x->duration_ns : 0);
+  if (stay(exec, job, &lease, &answers)) {
+    while (x->outcome == NX_OUTCOME_SUSPENDED && has_answers(exec, job, &answers))
+      nx_execution_resume(x, lease.instance, (struct nx_text){answers.data, (uint32_t)answers.len});
+    if (x->outcome == NX_OUTCOME_SUSPENDED) suspend(exec, job, &lease);
+    nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
+                      x->memory_peak_bytes, x->was_slow ? x->duration_ns : 0);
+  }
   nx_pool_release(&lease);
 }
 
@@ -140,29 +392,51 @@ static void unblock(struct nx_exec *exec, struct nx_execution *x) {
   x->was_slow = false;
 }
 
-void nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
+/* Only calls that nexus answers itself are open, and somebody waits for the result. Sealed continuations cannot be found
+ * again by a request that ends later: those requests are waited for, too. */
+static bool waits_here(const struct nx_exec *exec, const struct nx_job *job) {
+  const struct nx_suspensions *suspensions = exec->keeper.suspensions;
+  if (!job->owner || job->_continuation->must_leave) return false;
+  if (!job->execution.calls.callers) return true;
+  return suspensions && nx_suspensions_are_sealed(suspensions) && nx_calls_have(&job->execution.calls, NX_CALL_NET);
+}
+
+/* Where it goes after its stay in the guest. */
+static enum nx_job_state conclude(struct nx_exec *exec, struct nx_job *job) {
+  bool suspended = job->execution.outcome == NX_OUTCOME_SUSPENDED && !job->refusal.code;
+  job->state = NX_JOB_DONE;
+  if (suspended && waits_here(exec, job)) return nx__keeper_wait(&exec->keeper, job);
+  if (suspended && exec->keeper.suspensions) return nx__keeper_keep(&exec->keeper, job);
+  if (suspended || job->kind != NX_JOB_RESUME) return job->state;
+  return job->refusal.code ? nx__keeper_give_up(&exec->keeper, job) : nx__keeper_finish(&exec->keeper, job);
+}
+
+enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   x->grant = nx_pool_grant;
   bool compiled = x->handler || nx__compile(&exec->compiler, job);
   unblock(exec, x);
-  if (compiled && job->kind == NX_JOB_EXECUTE) execute(exec, job);
+  if (compiled && job->kind != NX_JOB_COMPILE) execute(exec, job);
   if (compiled && job->kind == NX_JOB_COMPILE) nx_profile_trust(&x->handler->profile);
   unblock(exec, x);
   name_refusal(exec, job);
-  job->state = NX_JOB_DONE;
   nx__admission_leave(&exec->admission, job);
+  enum nx_job_state state = conclude(exec, job);
+  if (state != NX_JOB_DONE || job->owner) return state;
+  end_own(exec, job);
+  return NX_JOB_WAITING;
 }
 
-void nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job) {
+enum nx_job_state nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job) {
   if (!job->execution.handler) nx__compile_find(&exec->compiler, job);
   nx__admission_wait(&exec->admission, job);
   nx_watchdog_kick(exec->watchdog);
-  nx_exec_run(exec, job);
+  return nx_exec_run(exec, job);
 }
 
 /* ---- The watchdog's part ----------------------------------------------------------------------------------------------- */
 
-static bool tick(void *self, uint64_t now_ns) {
+static uint64_t tick(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;
   unsigned newly_slow;
   unsigned inside = nx_sandbox_watch(now_ns, SLOW_AFTER_NS, &newly_slow);
@@ -174,12 +448,14 @@ static bool tick(void *self, uint64_t now_ns) {
   }
   bool waiting = exec->admission.queue_depth != 0;
   if (waiting && exec->hooks.wake && nx__admission_is_due(&exec->admission, now_ns)) exec->hooks.wake(exec->hooks.self);
-  return inside || waiting || exec->admission.running;
+  uint64_t next_ns = nx__waits_run_due(&exec->waits, now_ns);
+  return inside || waiting || exec->admission.running ? now_ns : next_ns;
 }
 
 static void housekeeping(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;
   nx__admission_measure_rate(&exec->admission);
+  nx__keeper_sweep(&exec->keeper);
   uint64_t age_ns = exec->config->idle_trim_ms * NX_NS_PER_MS;
   size_t bytes = now_ns > age_ns ? nx_pool_trim(exec->pool, now_ns - age_ns, SIZE_MAX, UINT64_MAX) : 0;
   nx_metrics_reclaimed(NX_METRICS_RECLAIM_IDLE_INSTANCES, bytes);
@@ -206,5 +482,6 @@ void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out) {
     .active = running < max ? running : max,
     .queue_depth = exec->admission.queue_depth,
     .queue_max = exec->admission.queue_max,
+    .waiting = exec->waits.parked + exec->keeper.busy + exec->ready_count,
   };
 }

@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From job to result: admission, queue, compile, run, deadlines. The only part that knows the whole story.
+ * From job to result: admission, queue, compile, run, deadlines, suspend, resume. The only part that knows the whole
+ * story.
  *
  *                nx_exec_submit            nx_exec_run
- *   (new) ──▶ ADMITTED ─────────────▶ running ─────────▶ done
- *      │                                  ▲
- *      ├────▶ QUEUED ── nx_exec_next ─────┘   (a permit became free)
- *      │          └──── nx_exec_next ───────▶ EXPIRED   (waited longer than queue_timeout)
+ *   (new) ──▶ ADMITTED ─────────────▶ running ─────────▶ DONE
+ *      │                                ▲  │
+ *      ├────▶ QUEUED ── nx_exec_next ───┤  │            (a permit became free)
+ *      │          └──── nx_exec_next ───┼──┼──────────▶ EXPIRED (waited longer than queue_timeout)
+ *      │                                │  ▼
+ *      ├────▶ WAITING ─ nx_exec_next ───┴─ WAITING      (for a timer, a fetch, the store of suspended executions)
+ *      │          └──── nx_exec_next ─────────────────▶ DONE, REFUSED
  *      └────▶ REFUSED                                   (queue full, or draining)
+ *
+ * An execution that waits holds no thread, no permit and no instance: its memory lies compressed in the job (only calls
+ * of built-in extensions are open: the caller waits for the answer) or in the store of suspended executions (a call of the
+ * caller's is open: it gets the suspension at once, and comes back with a RESUME).
  *
  * An admitted job holds a permit (max_instances of them) and the memory it is expected to take until nx_exec_run
  * returns: exec/admission.h says who waits for whom.
@@ -23,20 +31,49 @@
 #include "memory/governor.h"
 #include "pool/pool.h"
 
-enum nx_job_state { NX_JOB_NEW, NX_JOB_ADMITTED, NX_JOB_QUEUED, NX_JOB_EXPIRED, NX_JOB_REFUSED, NX_JOB_DONE };
+enum nx_job_state {
+  NX_JOB_NEW,
+  NX_JOB_ADMITTED,
+  NX_JOB_QUEUED,
+  NX_JOB_WAITING, /* may be another thread's already */
+  NX_JOB_EXPIRED,
+  NX_JOB_REFUSED,
+  NX_JOB_DONE
+};
 
 enum nx_job_kind {
   NX_JOB_EXECUTE, /* execution.handler, or `source` when that is NULL */
   NX_JOB_COMPILE, /* `source` into execution.handler */
+  NX_JOB_RESUME,  /* the execution named by `suspension`, with `answers` */
+  NX_JOB_LOOK_UP, /* what has become of it, as JSON into `reply` */
+  NX_JOB_CANCEL,
 };
+
+/* A result of a call, as its caller brings it. */
+struct nx_answer {
+  uint32_t call_id;    /* 0: the first one that is open */
+  bool success;
+  struct nx_text json; /* the value, or what it failed with; valid JSON; no data: none */
+};
+
+#define NX_TRACEPARENT_MAX 64u
+
+struct nx__continuation;
 
 struct nx_job {
   enum nx_job_kind kind;
   struct nx_text source;        /* borrowed */
   struct nx_entry *entry;       /* held by the caller; NULL for inline code */
   struct nx_execution execution;
-  void *owner;                  /* the caller's */
+  void *owner;                  /* the caller's; NULL: nobody waits for the result */
+  struct nx_text traceparent;   /* borrowed; passed on by requests that the execution makes */
+  struct nx_text suspension;    /* RESUME, LOOK_UP, CANCEL: its id; borrowed */
+  const struct nx_answer *answers; /* RESUME; borrowed */
+  size_t answer_count;
 
+  struct nx_buf name;           /* of the suspension, when the execution is SUSPENDED now; empty: it is not kept */
+  uint64_t expires_ms;          /* and when that expires, since 1970 */
+  struct nx_buf reply;
   bool cache_hit;               /* the source had been compiled before */
   uint64_t compile_us;          /* what compiling it now took; 0 for a hit */
   enum nx_job_state state;
@@ -50,6 +87,8 @@ struct nx_job {
   int _lane;
   bool _short_of_memory;        /* had a permit, and no room in the budget */
   bool _owns_handler;
+  bool _goes_on;                /* was admitted before: the queue's length does not count */
+  struct nx__continuation *_continuation;
   uint8_t _source_hash[NX_HASH_BYTES];
 };
 
@@ -74,6 +113,8 @@ struct nx_exec_options {
   struct nx_governor *governor;   /* borrowed */
   struct nx_registry *registry;   /* borrowed */
   struct nx_cache *cache;         /* borrowed; NULL: no disk cache */
+  struct nx_suspensions *suspensions; /* borrowed; NULL: what the caller would have to answer is not kept */
+  struct nx_net *net;             /* borrowed; NULL: requests of handlers are off */
 };
 
 int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, struct nx_error *err);
@@ -86,14 +127,18 @@ struct nx_execution_limits nx_exec_limits(const struct nx_config *config);
 
 /* ADMITTED: run it now on this thread. QUEUED: it comes through nx_exec_next. REFUSED: see job->refusal. */
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job);
-/* A queued job that has become ADMITTED or EXPIRED; NULL when there is none. Cheap when the queue is empty. */
+/* A job that has become ADMITTED, EXPIRED, REFUSED or DONE; NULL when there is none. Cheap when none waits. One without an owner is to be
+ * run, and forgotten: it frees itself. */
 struct nx_job *nx_exec_next(struct nx_exec *exec);
-/* Runs an admitted job to its end and returns its permit. */
-void nx_exec_run(struct nx_exec *exec, struct nx_job *job);
+/* Runs an admitted job and returns its permit: DONE, or WAITING. */
+enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job);
 /* A reclaimer (memory/governor.h): gives back what idle instances hold. `self` is the executor. */
 enum nx_reclaim nx_exec_reclaim_instances(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes);
 /* Waits for a permit as long as it takes, then runs: for work that is not a request (handlers from files). */
-void nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job);
+enum nx_job_state nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job);
+/* The process is shutting down: executions that wait for longer than `longest_ns` go to the store, if that outlives the
+ * process, and else are refused; their callers are told. */
+void nx_exec_flush(struct nx_exec *exec, uint64_t longest_ns);
 /* Frees what the job made. */
 void nx_job_deinit(struct nx_job *job);
 
@@ -105,6 +150,7 @@ struct nx_exec_stats {
   unsigned active;      /* permits in use, lent ones counted once */
   unsigned queue_depth; /* work that is no request and waits included */
   unsigned queue_max;
+  unsigned waiting;     /* jobs in state WAITING: their callers are still there */
 };
 void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out);
 

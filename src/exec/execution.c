@@ -22,6 +22,9 @@ static const struct {
 };
 
 const char *nx_outcome_code(enum nx_outcome outcome) { return outcomes[outcome].code; }
+const char *nx_outcome_name(enum nx_outcome outcome) {
+  return outcome == NX_OUTCOME_SUCCESS ? "success" : outcome == NX_OUTCOME_SUSPENDED ? "suspended" : nx_outcome_code(outcome);
+}
 enum nx_metrics_status nx_outcome_status(enum nx_outcome outcome) { return outcomes[outcome].status; }
 int nx_outcome_http_status(enum nx_outcome outcome) { return outcomes[outcome].http_status; }
 
@@ -31,6 +34,7 @@ void nx_execution_deinit(struct nx_execution *x) {
   nx_buf_deinit(&x->events);
   nx_buf_deinit(&x->view);
   nx_buf_deinit(&x->logs);
+  nx_calls_deinit(&x->calls);
   nx_buf_deinit(&x->error.message);
   nx_buf_deinit(&x->error.stack);
 }
@@ -83,17 +87,28 @@ static void judge_settled(struct nx_execution *x, const struct nx_guest_result *
     fail_for_memory(x, result);
 }
 
+static void fail_never_settles(struct nx_execution *x) {
+  nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "the handler's promise never settles: nothing is left to run");
+}
+
+/* The host's list of calls decides, not the guest's count. */
+static void judge_waiting(struct nx_execution *x) {
+  if (x->calls.count)
+    x->outcome = NX_OUTCOME_SUSPENDED;
+  else
+    fail_never_settles(x);
+}
+
 static void judge_returned(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
   switch (result->status) {
   case NX_STATUS_DONE:
     judge_settled(x, result, reported);
     break;
   case NX_STATUS_NEVER_SETTLES:
-    nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR, "the handler's promise never settles: nothing is left to run");
+    fail_never_settles(x);
     break;
   case NX_STATUS_WAITING:
-    nx_execution_fail(x, NX_OUTCOME_EXECUTION_ERROR,
-                      "the handler waits for an extension call or a timer, and this version of nexus cannot suspend it");
+    judge_waiting(x);
     break;
   case NX_STATUS_NO_MEMORY:
     fail_for_memory(x, result);
@@ -104,7 +119,7 @@ static void judge_returned(struct nx_execution *x, const struct nx_guest_result 
 }
 
 static void judge(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
-  x->duration_ns = result->duration_ns;
+  x->duration_ns += result->duration_ns;
   x->memory_peak_bytes = result->memory_peak_bytes;
   x->memory_used_bytes = result->heap_bytes;
   x->was_slow = result->was_slow;
@@ -133,9 +148,11 @@ static void judge(struct nx_execution *x, const struct nx_guest_result *result, 
 
 /* ---- Running -------------------------------------------------------------------------------------------------------- */
 
+/* Waiting costs nothing of the time limit. */
 static struct nx_guest_call guest_call(struct nx_execution *x) {
+  uint64_t left_ns = x->limits.timeout_ns > x->duration_ns ? x->limits.timeout_ns - x->duration_ns : 0;
   return (struct nx_guest_call){
-    .deadline_ns = nx_clock_ns() + x->limits.timeout_ns,
+    .deadline_ns = nx_clock_ns() + left_ns,
     .memory_limit_bytes = x->limits.memory_bytes,
     .stack_limit_bytes = nx_sandbox_usable_stack_bytes(x->limits.stack_bytes),
     .opaque = x,
@@ -145,11 +162,23 @@ static struct nx_guest_call guest_call(struct nx_execution *x) {
   };
 }
 
-void nx_execution_run(struct nx_execution *x, struct nx_instance *instance) {
+static void begin(struct nx_execution *x) {
   x->value.account = x->mutations.account = x->events.account = x->view.account = x->logs.account = x->account;
-  struct nx_guest_call call = guest_call(x);
+  x->calls.block.account = x->account;
   x->outcome = NX_OUTCOME_COUNT; /* until the guest reports */
+}
+
+void nx_execution_run(struct nx_execution *x, struct nx_instance *instance) {
+  struct nx_guest_call call = guest_call(x);
+  begin(x);
   struct nx_guest_result result = nx_instance_invoke(instance, &call, x->args, x->state, x->scope);
+  judge(x, &result, x->outcome != NX_OUTCOME_COUNT);
+}
+
+void nx_execution_resume(struct nx_execution *x, struct nx_instance *instance, struct nx_text answers) {
+  struct nx_guest_call call = guest_call(x);
+  begin(x);
+  struct nx_guest_result result = nx_instance_resume(instance, &call, answers);
   judge(x, &result, x->outcome != NX_OUTCOME_COUNT);
 }
 

@@ -2,6 +2,9 @@
  *
  * One execution: what it may do, what it did, how it ended. Knows the guest's calls and the result, not queues.
  *
+ * It may stay in the guest several times: nx_execution_run, and while it is SUSPENDED nx_execution_resume with answers to
+ * what it waits for. Counts, effects and running time add up; limits hold for all stays together.
+ *
  * Ownership: the caller owns the struct, zero-initialises it, fills the first part (borrowed until the run returns)
  *            and frees what the run made with nx_execution_deinit.
  * Threads:   one at a time; the running thread must have called nx_sandbox_thread_enter.
@@ -17,6 +20,7 @@
 #include "handler/capability.h"
 #include "handler/handler.h"
 #include "sandbox/sandbox.h"
+#include "suspend/calls.h"
 
 #define NX_EXECUTION_ID_BYTES 32 /* 128 random bits in hexadecimal */
 
@@ -50,9 +54,11 @@ struct nx_execution {
   bool has_value;
   struct nx_buf value;                              /* JSON */
   struct nx_buf mutations, events, view, logs;      /* JSON objects with commas between */
-  uint32_t mutation_count, event_count, host_calls, open_calls;
+  uint32_t mutation_count, event_count, host_calls;
+  struct nx_calls calls;      /* SUSPENDED: what it waits for */
+  uint32_t last_call_id;
   struct nx_execution_error error;
-  uint64_t duration_ns;
+  uint64_t duration_ns;       /* inside the guest, all stays together */
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_slow;              /* a watchdog reported it meanwhile */
@@ -76,6 +82,9 @@ static inline uint64_t nx_execution_input_bytes(const struct nx_execution *x) {
 
 /* Runs execution->handler, which `instance` shows. The instance must be reset afterwards. */
 void nx_execution_run(struct nx_execution *execution, struct nx_instance *instance);
+/* Goes on with one that is SUSPENDED; `instance` holds its memory. `answers`: as for nx_instance_resume; the calls they
+ * are for have been taken off the list. */
+void nx_execution_resume(struct nx_execution *execution, struct nx_instance *instance, struct nx_text answers);
 
 /* Compiles `source` in an instance that shows the base image. On success outcome is SUCCESS and *image is the
  * handler's, owned by the caller and charged to `account`; else the error part is filled. The instance must be reset afterwards. */

@@ -5,6 +5,7 @@
 
 #include <yyjson.h>
 
+#include "base/clock.h"
 #include "base/json_text.h"
 #include "base/log.h"
 #include "exec/execution.h"
@@ -14,6 +15,9 @@
 #define ERROR_TEXT_BYTES (128u * 1024u)
 #define ERROR_MESSAGE_BYTES 8192u
 #define ERROR_STACK_BYTES 16384u
+
+/* A request of `net` ends long before this; one that has not was lost with the process that made it. */
+#define NET_LOST_AFTER_MS 120000u
 
 /* The shim reports once or twice: a value that has no JSON form is reported as an error after all. */
 #define REPORTS_MAX 8u
@@ -31,7 +35,7 @@ static _Noreturn void stop(struct nx_execution *x, const char *what, uint32_t li
 }
 
 static uint64_t output_bytes(const struct nx_execution *x) {
-  return x->value.len + x->mutations.len + x->events.len + x->view.len + x->logs.len;
+  return x->value.len + x->mutations.len + x->events.len + x->view.len + x->logs.len + x->calls.block.len;
 }
 
 static _Noreturn void stop_for_output(struct nx_execution *x) {
@@ -151,13 +155,64 @@ static int32_t command_view(struct nx_execution *x, struct text what, struct tex
   return NX_REPLY_OK;
 }
 
+static bool text_is(struct text text, const char *word) {
+  return text.bytes == strlen(word) && !memcmp(text.data, word, text.bytes);
+}
+
+/* A wait that is longer than this is one until the suspension expires. */
+#define SLEEP_MAX_MS 1e12
+
+/* [ms] of time.sleep, as setTimeout takes it: what is no number, or negative, is 0. */
+static uint64_t sleep_ms(struct text args) {
+  yyjson_doc *doc = yyjson_read(args.data, args.bytes, 0);
+  double ms = yyjson_get_num(yyjson_arr_get_first(yyjson_doc_get_root(doc)));
+  yyjson_doc_free(doc);
+  return ms > 0 ? (uint64_t)(ms < SLEEP_MAX_MS ? ms : SLEEP_MAX_MS) : 0;
+}
+
+/* Which calls nexus serves itself. Those of `net` need no map of extensions: nobody but nexus could permit them more
+ * narrowly than by the hosts of NET_ALLOW. */
+static bool is_permitted(struct nx_execution *x, const struct nx_call *call, struct text extension, struct text method) {
+  switch (call->kind) {
+  case NX_CALL_TIME: return text_is(method, "sleep");
+  case NX_CALL_NET: return text_is(method, "fetch");
+  case NX_CALL_CALLER:
+    return nx_rights_allow_method(&x->rights, extension.data, extension.bytes, method.data, method.bytes);
+  }
+  return false;
+}
+
+static uint64_t now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
+
 static int32_t call_extension(struct nx_execution *x, struct text what, struct text args) {
   struct text extension, method;
-  if (!split(what, &extension, &method) || !is_json(args)) return NX_REPLY_BAD_CALL;
+  if (!split(what, &extension, &method) || !is_utf8(what) || !is_json(args)) return NX_REPLY_BAD_CALL;
   if (!allowed(x, NX_CAP_EXT, extension)) return NX_REPLY_DENIED;
-  if (!nx_rights_allow_method(&x->rights, extension.data, extension.bytes, method.data, method.bytes))
-    return NX_REPLY_UNAVAILABLE;
-  return (int32_t)++x->open_calls;
+  struct nx_call call = {
+    .id = x->last_call_id + 1,
+    .kind = text_is(extension, "time") ? NX_CALL_TIME : text_is(extension, "net") ? NX_CALL_NET : NX_CALL_CALLER,
+    .extension = extension.data, .extension_bytes = extension.bytes,
+    .method = method.data, .method_bytes = method.bytes,
+    .args = args.data, .args_bytes = args.bytes,
+  };
+  if (!is_permitted(x, &call, extension, method)) return NX_REPLY_UNAVAILABLE;
+  if (call.kind == NX_CALL_TIME) call.due_ms = now_ms() + sleep_ms(args);
+  if (call.kind == NX_CALL_NET) call.due_ms = now_ms() + NET_LOST_AFTER_MS;
+  if (!nx_calls_add(&x->calls, &call)) {
+    nx_execution_fail_for_budget(x);
+    nx_guest_stop();
+  }
+  return (int32_t)++x->last_call_id;
+}
+
+/* The guest does not wait for it any more. */
+static int32_t cancel_call(struct nx_execution *x, struct text id) {
+  uint32_t number = 0;
+  for (uint32_t i = 0; i < id.bytes && number < UINT32_MAX / 10 - 1; i++) {
+    if (id.data[i] < '0' || id.data[i] > '9') return NX_REPLY_BAD_CALL;
+    number = number * 10 + (uint32_t)(id.data[i] - '0');
+  }
+  return nx_calls_close(&x->calls, number) ? NX_REPLY_OK : NX_REPLY_UNAVAILABLE;
 }
 
 /* ---- Logs ------------------------------------------------------------------------------------------------------------ */
@@ -255,6 +310,7 @@ int32_t nx__host_call(void *opaque, uint32_t op, const char *a, uint32_t a_bytes
   case NX_OP_EMIT: return emit(x, first, second);
   case NX_OP_VIEW: return command_view(x, first, second);
   case NX_OP_EXT_CALL: return call_extension(x, first, second);
+  case NX_OP_EXT_CANCEL: return cancel_call(x, first);
   default: return NX_REPLY_BAD_CALL;
   }
 }

@@ -9,6 +9,7 @@
 /* X(symbol, error code, status in metrics, HTTP status of /run) */
 #define NX_OUTCOME_LIST(X)                                            \
   X(SUCCESS, "", SUCCESS, 200)                                        \
+  X(SUSPENDED, "", SUSPENDED, 202)                                    \
   X(TIMEOUT, "TIMEOUT", TIMEOUT, 504)                                 \
   X(MEMORY_LIMIT, "MEMORY_LIMIT", MEMORY_LIMIT, 507)                  \
   X(RESOURCE_LIMIT, "RESOURCE_LIMIT", RESOURCE_LIMIT, 507)            \
@@ -26,6 +27,8 @@ enum nx_outcome {
 };
 
 const char *nx_outcome_code(enum nx_outcome outcome);
+/* "success", "suspended", else the error code. */
+const char *nx_outcome_name(enum nx_outcome outcome);
 enum nx_metrics_status nx_outcome_status(enum nx_outcome outcome);
 int nx_outcome_http_status(enum nx_outcome outcome);
 

@@ -33,9 +33,11 @@ static void sleep_ns(uint64_t ns) {
  * so one of the two sees the other. */
 static void sleep_until_kicked(struct nx_watchdog *watchdog) {
   atomic_store(&watchdog->state, ASLEEP);
-  if (!watchdog->work.tick(watchdog->work.self, nx_clock_ns()) && !atomic_load(&watchdog->stop)) {
-    struct timespec second = {.tv_sec = 1};
-    syscall(SYS_futex, &watchdog->state, FUTEX_WAIT_PRIVATE, ASLEEP, &second, NULL, 0);
+  uint64_t now = nx_clock_ns(), next = watchdog->work.tick(watchdog->work.self, now);
+  if (next > now + TICK_NS && !atomic_load(&watchdog->stop)) {
+    uint64_t ns = next - now < NX_NS_PER_S ? next - now : NX_NS_PER_S;
+    struct timespec pause = {.tv_sec = (time_t)(ns / NX_NS_PER_S), .tv_nsec = (long)(ns % NX_NS_PER_S)};
+    syscall(SYS_futex, &watchdog->state, FUTEX_WAIT_PRIVATE, ASLEEP, &pause, NULL, 0);
   }
   atomic_store(&watchdog->state, AWAKE);
 }
@@ -46,7 +48,7 @@ static void *run(void *argument) {
   unsigned idle = 0;
   while (!atomic_load(&watchdog->stop)) {
     uint64_t now = nx_clock_ns();
-    idle = watchdog->work.tick(watchdog->work.self, now) ? 0 : idle + 1;
+    idle = watchdog->work.tick(watchdog->work.self, now) <= now + TICK_NS ? 0 : idle + 1;
     if (now >= next_housekeeping) {
       watchdog->work.housekeeping(watchdog->work.self, now);
       next_housekeeping = now + NX_NS_PER_S;

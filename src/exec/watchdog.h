@@ -15,8 +15,8 @@ struct nx_watchdog;
 
 struct nx_watchdog_work {
   void *self;
-  /* Every tick; returns whether the next one is due in a millisecond. */
-  bool (*tick)(void *self, uint64_t now_ns);
+  /* Every tick; returns when the next one is due: within a millisecond while anything runs, else when the next timer is. */
+  uint64_t (*tick)(void *self, uint64_t now_ns);
   /* About once a second. */
   void (*housekeeping)(void *self, uint64_t now_ns);
 };

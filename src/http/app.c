@@ -11,7 +11,7 @@
 
 typedef enum nx_http_next route_fn(struct nx_request *request);
 
-/* {name} matches one path segment that is not empty. GET routes answer HEAD too. */
+/* {name} and {id} match one path segment that is not empty. GET routes answer HEAD too. */
 static const struct route {
   const char *path;
   enum nx_http_method method;
@@ -21,6 +21,10 @@ static const struct route {
 } routes[] = {
   {"/run/{name}", NX_HTTP_POST, NX_METRICS_ROUTE_RUN, nx__route_run, false},
   {"/v1/execute", NX_HTTP_POST, NX_METRICS_ROUTE_EXECUTE, nx__route_execute, false},
+  {"/v1/resume", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME, nx__route_resume, false},
+  {"/v1/resume/{id}", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME_ID, nx__route_resume, false},
+  {"/v1/resume/{id}", NX_HTTP_GET, NX_METRICS_ROUTE_RESUME_ID, nx__route_look_up, false},
+  {"/v1/resume/{id}", NX_HTTP_DELETE, NX_METRICS_ROUTE_RESUME_ID, nx__route_cancel, false},
   {"/v1/handlers", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLERS, nx__route_list_handlers, false},
   {"/v1/handlers/{name}", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLER, nx__route_get_handler, false},
   {"/v1/handlers/{name}", NX_HTTP_PUT, NX_METRICS_ROUTE_HANDLER, nx__route_put_handler, false},
@@ -34,8 +38,8 @@ static const struct route {
 };
 #define ROUTE_COUNT (sizeof routes / sizeof *routes)
 
-/* Does `path` fit the pattern? `name` becomes the segment that {name} stands for. */
-static bool fits(const char *pattern, struct nx_str path, struct nx_str *name) {
+/* Does `path` fit the pattern? `segment` becomes what {name} or {id} stands for. */
+static bool fits(const char *pattern, struct nx_str path, struct nx_str *segment) {
   const char *at = path.data, *end = path.data + path.len;
   for (; *pattern; pattern++) {
     if (*pattern != '{') {
@@ -43,9 +47,9 @@ static bool fits(const char *pattern, struct nx_str path, struct nx_str *name) {
       continue;
     }
     const char *slash = memchr(at, '/', (size_t)(end - at));
-    *name = (struct nx_str){at, (size_t)((slash ? slash : end) - at)};
-    if (!name->len) return false;
-    at += name->len;
+    *segment = (struct nx_str){at, (size_t)((slash ? slash : end) - at)};
+    if (!segment->len) return false;
+    at += segment->len;
     pattern = strchr(pattern, '}');
   }
   return at == end;
@@ -109,8 +113,9 @@ static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *e
   request->args.account = request->state.account = request->scope.account = request->code.account = app->account;
   request->job.execution.account = app->account;
   request->route = route->id;
+  request->segment = segment;
   exchange->app = request;
-  if (segment.data && !decode_name(segment, request->name)) {
+  if (strstr(route->path, "{name}") && !decode_name(segment, request->name)) {
     nx_problem_write(&exchange->response, 400, "INVALID_REQUEST",
                      "name: a handler's name is 1 to 128 letters, digits, '_', '-' or '.', and does not begin with '.' or '-'");
     return NX_HTTP_DONE;
@@ -186,20 +191,29 @@ static void refused(struct nx_request *request) {
 /* A failure of the host's before the guest ran: no room for an instance, no memory. */
 static void host_refused(struct nx_request *request) {
   const struct nx_error *why = &request->job.refusal;
+  struct nx_http_response *response = &request->exchange->response;
   if (why->code == NX_ERR_OVERLOADED || why->code == NX_ERR_NO_MEMORY)
     refused(request);
   else
-    nx_problem_from_error(&request->exchange->response, why);
+    nx_problem_from_error(response, why);
+  if (why->code == NX_ERR_UNAVAILABLE) nx_buf_lit(&response->headers, "Retry-After: 1\r\n");
 }
 
-static enum nx_http_next run_job(struct nx_request *request) {
-  struct nx_app *app = request->app;
-  nx_exec_run(app->exec, &request->job);
+static enum nx_http_next finish(struct nx_request *request) {
   if (request->job.refusal.code)
     host_refused(request);
   else
     request->complete(request);
-  if (app->draining) request->exchange->response.close = true;
+  if (request->app->draining) request->exchange->response.close = true;
+  return NX_HTTP_DONE;
+}
+
+/* Goes on as the job's state says. QUEUED, WAITING: it may be another thread's already. */
+static enum nx_http_next go_on(struct nx_request *request, enum nx_job_state state) {
+  if (state == NX_JOB_ADMITTED) state = nx_exec_run(request->app->exec, &request->job);
+  if (state == NX_JOB_QUEUED || state == NX_JOB_WAITING) return NX_HTTP_PARKED;
+  if (state == NX_JOB_DONE) return finish(request);
+  refused(request);
   return NX_HTTP_DONE;
 }
 
@@ -213,15 +227,7 @@ enum nx_http_next nx__app_submit(struct nx_request *request) {
     return NX_HTTP_DONE;
   }
   request->job.owner = request;
-  switch (nx_exec_submit(app->exec, &request->job)) {
-  case NX_JOB_ADMITTED:
-    return run_job(request);
-  case NX_JOB_QUEUED:
-    return NX_HTTP_PARKED;
-  default:
-    refused(request);
-    return NX_HTTP_DONE;
-  }
+  return go_on(request, nx_exec_submit(app->exec, &request->job));
 }
 
 /* ---- Callbacks of the server ------------------------------------------------------------------------------------------- */
@@ -240,9 +246,7 @@ static struct nx_http_exchange *next_ready(void *self) {
 static enum nx_http_next proceed(void *self, struct nx_http_exchange *exchange) {
   (void)self;
   struct nx_request *request = exchange->app;
-  if (request->job.state == NX_JOB_ADMITTED) return run_job(request);
-  refused(request);
-  return NX_HTTP_DONE;
+  return go_on(request, request->job.state);
 }
 
 static struct nx_http_exchange *nothing_ready(void *self) {
@@ -284,6 +288,7 @@ static void free_request(struct nx_request *request) {
   nx_buf_deinit(&request->state);
   nx_buf_deinit(&request->scope);
   nx_buf_deinit(&request->code);
+  free(request->answers);
   free(request);
 }
 

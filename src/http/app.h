@@ -4,6 +4,7 @@
  *
  *   app.c             routing table, percent-decoding, request ids, parking and proceeding
  *   route_execute.c   POST /v1/execute, POST /run/{name}
+ *   route_resume.c    /v1/resume…
  *   route_handlers.c  /v1/handlers…
  *   route_status.c    /health /livez /readyz /metrics
  *
@@ -19,6 +20,7 @@
 #include "http/server.h"
 #include "memory/governor.h"
 #include "metrics/metrics.h"
+#include "suspend/suspensions.h"
 
 struct nx_app {
   const struct nx_config *config;
@@ -27,6 +29,7 @@ struct nx_app {
   struct nx_cache *cache;
   struct nx_ledger *ledger;
   struct nx_governor *governor;
+  struct nx_suspensions *suspensions;
   struct nx_account *account;    /* of requests and results */
   struct nx_http_server *server; /* the public one; for its figures */
   uint64_t started_ns;
@@ -39,10 +42,12 @@ struct nx_request {
   struct nx_http_exchange *exchange;
   enum nx_metrics_route route;
   char name[NX_HANDLER_NAME_MAX + 1]; /* {name} of the path */
+  struct nx_str segment;              /* {id} of the path, as sent */
   struct nx_job job;
   struct nx_entry *entry;             /* held */
   struct nx_capabilities capabilities;/* of the request */
   struct nx_buf args, state, scope, code; /* texts taken out of the body */
+  struct nx_answer *answers;          /* their JSON lies in `args` */
   /* Completes the response when the job is done. */
   void (*complete)(struct nx_request *request);
 };
@@ -57,9 +62,15 @@ enum nx_http_next nx__app_submit(struct nx_request *request);
 /* 503: the container has no memory for the host's own copies; `bytes` as for nx_governor_refusal. */
 void nx__app_refuse_memory(struct nx_app *app, struct nx_http_response *response, const char *detail, uint64_t bytes);
 
+/* The response of an execution as its whole result. */
+void nx__complete_execute(struct nx_request *request);
+
 /* Routes. Each fills the response, or submits a job. */
 enum nx_http_next nx__route_execute(struct nx_request *request);
 enum nx_http_next nx__route_run(struct nx_request *request);
+enum nx_http_next nx__route_resume(struct nx_request *request);
+enum nx_http_next nx__route_look_up(struct nx_request *request);
+enum nx_http_next nx__route_cancel(struct nx_request *request);
 enum nx_http_next nx__route_list_handlers(struct nx_request *request);
 enum nx_http_next nx__route_get_handler(struct nx_request *request);
 enum nx_http_next nx__route_put_handler(struct nx_request *request);

@@ -6,12 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <yyjson.h>
-
 #include "base/clock.h"
 #include "base/json_text.h"
 #include "exec/result.h"
 #include "http/app.h"
+#include "http/json_body.h"
 #include "http/problem.h"
 
 static enum nx_http_next invalid(struct nx_request *request, const char *detail) {
@@ -68,7 +67,7 @@ static void log_execution(const struct nx_request *request) {
   snprintf(trace_text, sizeof trace_text, "%.*s", (int)trace.len, trace.len ? trace.data : "");
   snprintf(id_text, sizeof id_text, "%.*s", (int)id.len, id.len ? id.data : "");
   nx_log(NX_LOG_INFO, "execution", "executionId", x->id, "handler", request->name[0] ? request->name : "inline",
-         "status", x->outcome == NX_OUTCOME_SUCCESS ? "success" : nx_outcome_code(x->outcome), "durationUs", duration, "memoryPeakBytes", memory, "requestId", id_text,
+         "status", nx_outcome_name(x->outcome), "durationUs", duration, "memoryPeakBytes", memory, "requestId", id_text,
          "traceparent", trace_text, NULL);
 }
 
@@ -83,6 +82,8 @@ static void record(struct nx_request *request) {
 }
 
 static enum nx_http_next submit(struct nx_request *request, void (*complete)(struct nx_request *request)) {
+  struct nx_str trace = request->exchange->request.traceparent;
+  request->job.traceparent = (struct nx_text){trace.data, (uint32_t)trace.len};
   request->complete = complete;
   nx_execution_name(&request->job.execution);
   return nx__app_submit(request);
@@ -92,14 +93,33 @@ static void add_execution_id(struct nx_request *request) {
   nx_buf_printf(&request->exchange->response.headers, "X-Execution-Id: %s\r\n", request->job.execution.id);
 }
 
+static void write_result(struct nx_request *request, int status) {
+  struct nx_http_response *response = &request->exchange->response;
+  response->status = status;
+  response->content_type = "application/json";
+  nx_result_write(&request->job, &response->body);
+}
+
 /* ---- POST /run/{name} ------------------------------------------------------------------------------------------------- */
+
+/* A name that is a sealed continuation is too long for a header. */
+#define LOCATION_NAME_MAX 64u
+
+static void complete_suspended(struct nx_request *request) {
+  const struct nx_buf *name = &request->job.name;
+  if (name->len && name->len <= LOCATION_NAME_MAX)
+    nx_buf_printf(&request->exchange->response.headers, "Location: /v1/resume/%.*s\r\n", (int)name->len, name->data);
+  write_result(request, 202);
+}
 
 static void complete_run(struct nx_request *request) {
   struct nx_http_response *response = &request->exchange->response;
   struct nx_execution *x = &request->job.execution;
   record(request);
   add_execution_id(request);
-  if (x->outcome != NX_OUTCOME_SUCCESS) {
+  if (x->outcome == NX_OUTCOME_SUSPENDED) {
+    complete_suspended(request);
+  } else if (x->outcome != NX_OUTCOME_SUCCESS) {
     nx_problem_from_job(response, &request->job);
   } else if (!x->has_value) {
     response->status = 204;
@@ -144,19 +164,6 @@ static const char *const field_names[FIELD_COUNT] = {
   [CAPABILITIES] = "capabilities", [EXTENSIONS] = "extensions", [TIMEOUT] = "timeoutMs", [MEMORY] = "memoryLimitMb",
 };
 
-static int sort_fields(yyjson_val *root, yyjson_val *fields[FIELD_COUNT], struct nx_error *err) {
-  if (!yyjson_is_obj(root)) return nx_error_set(err, NX_ERR_INVALID, "body: expected a JSON object");
-  yyjson_obj_iter iter = yyjson_obj_iter_with(root);
-  for (yyjson_val *key; (key = yyjson_obj_iter_next(&iter));) {
-    size_t i = 0;
-    while (i < FIELD_COUNT && !yyjson_equals_str(key, field_names[i])) i++;
-    if (i == FIELD_COUNT) return nx_error_set(err, NX_ERR_INVALID, "%.64s: unknown field", yyjson_get_str(key));
-    if (fields[i]) return nx_error_set(err, NX_ERR_INVALID, "%s: given twice", field_names[i]);
-    fields[i] = yyjson_obj_iter_get_val(key);
-  }
-  return 0;
-}
-
 /* A whole number from 1 to NUMBER_MAX; also when written as 5.0. */
 #define NUMBER_MAX 1000000000
 static int take_number(yyjson_val *value, const char *name, uint64_t *out, struct nx_error *err) {
@@ -190,17 +197,6 @@ static int take_rights(struct nx_request *request, yyjson_val *const fields[FIEL
   return nx_capabilities_parse(&request->capabilities, fields[CAPABILITIES], fields[EXTENSIONS], err);
 }
 
-/* Appends `value` as JSON. */
-static void add_json(struct nx_buf *out, yyjson_val *value) {
-  size_t bytes;
-  char *text = yyjson_val_write(value, 0, &bytes);
-  if (text)
-    nx_buf_add(out, text, bytes);
-  else
-    out->failed = true;
-  free(text);
-}
-
 /* What may not be read never enters the sandbox. */
 static void add_readable_state(struct nx_buf *out, yyjson_val *state, const struct nx_rights *rights) {
   nx_buf_char(out, '{');
@@ -210,7 +206,7 @@ static void add_readable_state(struct nx_buf *out, yyjson_val *state, const stru
     if (out->len > 1) nx_buf_char(out, ',');
     nx_buf_json_string(out, yyjson_get_str(key), yyjson_get_len(key));
     nx_buf_char(out, ':');
-    add_json(out, yyjson_obj_iter_get_val(key));
+    nx__json_add(out, yyjson_obj_iter_get_val(key));
   }
   nx_buf_char(out, '}');
 }
@@ -219,9 +215,9 @@ static int take_texts(struct nx_request *request, yyjson_val *const fields[FIELD
   struct nx_execution *x = &request->job.execution;
   if (fields[STATE] && !yyjson_is_obj(fields[STATE])) return nx_error_set(err, NX_ERR_INVALID, "state: expected an object");
   if (fields[SCOPE] && !yyjson_is_obj(fields[SCOPE])) return nx_error_set(err, NX_ERR_INVALID, "scope: expected an object");
-  if (fields[ARGS]) add_json(&request->args, fields[ARGS]);
+  if (fields[ARGS]) nx__json_add(&request->args, fields[ARGS]);
   if (fields[STATE]) add_readable_state(&request->state, fields[STATE], &x->rights);
-  if (fields[SCOPE]) add_json(&request->scope, fields[SCOPE]);
+  if (fields[SCOPE]) nx__json_add(&request->scope, fields[SCOPE]);
   if (request->args.failed || request->state.failed || request->scope.failed)
     return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the arguments");
   x->args = (struct nx_text){request->args.data, (uint32_t)request->args.len};
@@ -242,7 +238,7 @@ static int keep_source(struct nx_request *request, struct nx_error *err) {
 static int take_body(struct nx_request *request, yyjson_val *root, bool *answered, struct nx_error *err) {
   yyjson_val *fields[FIELD_COUNT] = {0};
   uint64_t timeout_ms = 0, memory_mb = 0;
-  int status = sort_fields(root, fields, err);
+  int status = nx__json_members(root, "body", field_names, FIELD_COUNT, fields, err);
   if (!status) status = take_what(request, fields, err);
   if (!status) status = take_rights(request, fields, err);
   if (!status) status = take_number(fields[TIMEOUT], "timeoutMs", &timeout_ms, err);
@@ -257,39 +253,24 @@ static int take_body(struct nx_request *request, yyjson_val *root, bool *answere
   return status ? status : keep_source(request, err);
 }
 
-static void complete_execute(struct nx_request *request) {
-  struct nx_http_response *response = &request->exchange->response;
+void nx__complete_execute(struct nx_request *request) {
   record(request);
   add_execution_id(request);
-  response->status = 200;
-  response->content_type = "application/json";
-  nx_result_write(&request->job, &response->body);
+  write_result(request, 200);
 }
 
 enum nx_http_next nx__route_execute(struct nx_request *request) {
-  struct nx_str body = request->exchange->request.body;
-  request->job.execution.limits = nx_exec_limits(request->app->config);
-  yyjson_read_err fault;
-  /* What the parser may take for such a body, and the texts that are written from its tree one at a time. */
-  size_t tree_bytes = yyjson_read_max_memory_usage(body.len, YYJSON_READ_BIGNUM_AS_RAW) + body.len;
-  if (!nx_account_charge(request->app->account, tree_bytes)) return no_memory(request, tree_bytes);
-  yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)(body.len ? body.data : ""), body.len, YYJSON_READ_BIGNUM_AS_RAW,
-                                     NULL, &fault);
-  if (!doc) {
-    nx_account_release(request->app->account, tree_bytes);
-    char detail[192];
-    snprintf(detail, sizeof detail, "body: not valid JSON: %s at byte %zu", fault.msg, fault.pos);
-    return invalid(request, detail);
-  }
+  struct nx__json_body body;
   struct nx_error err;
   bool answered = false;
-  int status = take_body(request, yyjson_doc_get_root(doc), &answered, &err);
-  yyjson_doc_free(doc);
-  nx_account_release(request->app->account, tree_bytes);
-  if (status == -NX_ERR_NO_MEMORY) return no_memory(request, body.len);
+  request->job.execution.limits = nx_exec_limits(request->app->config);
+  if (!nx__json_body_open(request, &body)) return NX_HTTP_DONE;
+  int status = take_body(request, body.root, &answered, &err);
+  nx__json_body_close(request, &body);
+  if (status == -NX_ERR_NO_MEMORY) return no_memory(request, request->exchange->request.body.len);
   if (status) {
     nx_problem_from_error(&request->exchange->response, &err);
     return NX_HTTP_DONE;
   }
-  return answered ? NX_HTTP_DONE : submit(request, complete_execute);
+  return answered ? NX_HTTP_DONE : submit(request, nx__complete_execute);
 }

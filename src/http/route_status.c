@@ -108,6 +108,13 @@ static void write_totals(struct nx_buf *out) {
                 totals.cache_misses, lookups ? (double)totals.cache_hits / (double)lookups : 0.0);
 }
 
+/* In the store, and waiting here for something that nexus does itself. */
+static uint64_t count_suspended(struct nx_app *app, const struct health *health) {
+  struct nx_store_stats stats;
+  nx_suspensions_read_stats(app->suspensions, &stats);
+  return stats.waiting + health->exec.waiting;
+}
+
 int nx_app_write_health(struct nx_app *app, struct nx_buf *out) {
   struct health health;
   look(app, &health);
@@ -117,8 +124,8 @@ int nx_app_write_health(struct nx_app *app, struct nx_buf *out) {
   for (unsigned i = 0; i < health.reason_count; i++)
     nx_buf_printf(out, "%s\"%s\"", i ? "," : "", health.reasons[i]);
   unsigned max = health.exec.max, active = health.exec.active;
-  nx_buf_printf(out, "],\"instances\":{\"max\":%u,\"active\":%u,\"available\":%u,\"suspended\":0}", max, active,
-                max - active);
+  nx_buf_printf(out, "],\"instances\":{\"max\":%u,\"active\":%u,\"available\":%u,\"suspended\":%" PRIu64 "}", max, active,
+                max - active, count_suspended(app, &health));
   write_memory(app, &health, out);
   write_totals(out);
   nx_buf_char(out, '}');
@@ -181,12 +188,14 @@ enum nx_http_next nx__route_metrics(struct nx_request *request) {
     .memory_pressure_bp = health.memory.kernel.pressure_bp,
     .cache_size_bytes = cache_bytes(app->cache),
     .queue_depth = health.exec.queue_depth,
+    .suspended_executions = count_suspended(app, &health),
     .health = health.status,
     .version = NX_VERSION,
     .revision = NX_REVISION,
     .guest = nx_sandbox_guest_id(),
   };
   nx_ledger_snapshot(app->ledger, &gauges.ledger);
+  gauges.suspended_bytes = nx_ledger_current(app->ledger, NX_LAYER_SUSPENDED);
   no_store(response);
   response->status = 200;
   response->content_type = NX_METRICS_CONTENT_TYPE;

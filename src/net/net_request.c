@@ -89,7 +89,7 @@ static int take_headers(struct nx_net_request *request, yyjson_val *headers, con
     nx_buf_lit(&request->headers, "traceparent: ");
     nx_buf_add(&request->headers, traceparent, strlen(traceparent) + 1);
   }
-  if (request->headers.starved) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the request's headers");
+  if (request->headers.starved_bytes) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the request's headers");
   if (request->headers.failed)
     return nx_error_set(err, NX_ERR_INVALID, "headers: more than %zu bytes", NX_NET_REQUEST_HEADER_BYTES_MAX);
   return 0;

@@ -47,7 +47,7 @@ static int prepare(struct nx__file_store *file, const char *name, const struct n
   if (item->size > NX_STORE_ITEM_MAX_BYTES)
     return nx_error_set(err, NX_ERR_TOO_LARGE, "%zu bytes are too many for one suspension", item->size);
   struct nx_error cause;
-  if (nx__source_keep(file, item->source_hash, item->expires_ms, &cause) == -NX_ERR_UNAVAILABLE) {
+  if (nx__file_source_keep(file, item->source_hash, item->expires_ms, &cause) == -NX_ERR_UNAVAILABLE) {
     if (err) *err = cause;
     return -NX_ERR_UNAVAILABLE;
   } /* a source that is not there, or damaged, shows when it is loaded */

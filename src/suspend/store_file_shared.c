@@ -35,7 +35,7 @@ static int push_time(int fd, uint64_t until_ms, struct nx_error *err) {
   return futimens(fd, times) || fsync(fd) ? nx__store_unavailable_errno(err, "keep a source for longer") : 0;
 }
 
-int nx__source_keep(struct nx__file_store *file, const uint8_t hash[NX_HASH_BYTES], uint64_t until_ms,
+int nx__file_source_keep(struct nx__file_store *file, const uint8_t hash[NX_HASH_BYTES], uint64_t until_ms,
                     struct nx_error *err) {
   NX__KEPT_AUTO kept = {.fd = -1};
   struct stat st;
@@ -65,7 +65,7 @@ static int add_source(struct nx__file_store *file, const uint8_t *hash, const ch
   int rc = nx__kept_put(&file->sources, name, header, source, NX_FS_NEW, err);
   if (rc != -NX_ERR_CONFLICT) return rc;
   rc = repair_source(file, name, header, source, err);
-  return rc ? rc : nx__source_keep(file, hash, until_ms, err); /* if somebody else was faster */
+  return rc ? rc : nx__file_source_keep(file, hash, until_ms, err); /* if somebody else was faster */
 }
 
 int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], const char *source, size_t bytes,
@@ -75,7 +75,7 @@ int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTE
   struct nx_error cause;
   if (bytes > NX_STORE_ITEM_MAX_BYTES) return nx_error_set(err, NX_ERR_TOO_LARGE, "a source of %zu bytes", bytes);
   if (until_ms == UINT64_MAX) until_ms = nx__now_ms() + NX__HANDLER_GRACE_MS;
-  int rc = nx__source_keep(file, hash, until_ms, &cause);
+  int rc = nx__file_source_keep(file, hash, until_ms, &cause);
   if (rc == -NX_ERR_NOT_FOUND || rc == -NX_ERR_INVALID) rc = add_source(file, hash, source, bytes, until_ms, &cause);
   if (rc && err) *err = cause;
   return rc;

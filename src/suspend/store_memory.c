@@ -15,11 +15,11 @@ static uint64_t now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
 
 static struct nx__memory_store *of(struct nx_store *base) { return (struct nx__memory_store *)base; }
 
-static struct nx__item *item_of_expiry(struct nx__timer *timer) {
+static struct nx__item *item_of_expiry(struct nx_timer *timer) {
   return (struct nx__item *)((char *)timer - offsetof(struct nx__item, expiry));
 }
 
-static struct nx__item *item_of_wake(struct nx__timer *timer) {
+static struct nx__item *item_of_wake(struct nx_timer *timer) {
   return (struct nx__item *)((char *)timer - offsetof(struct nx__item, wake));
 }
 
@@ -45,12 +45,12 @@ static int make_item(struct nx__memory_store *store, const struct nx_suspension_
   struct nx__item *made = block;
   memset(made, 0, nx__item_bytes(0));
   made->id = *id;
-  made->expiry.at_ms = item->expires_ms;
+  made->expiry.at = item->expires_ms;
   made->source = nx__source_hold(store, item->source_hash);
   made->size = (uint32_t)item->size;
   made->refs = 1;
   made->state = (uint8_t)item->state;
-  if (item->state == NX_STORED_WAITING) made->wake.at_ms = item->wake_ms;
+  if (item->state == NX_STORED_WAITING) made->wake.at = item->wake_ms;
   memcpy(made->bytes, item->bytes, item->size);
   *out = made;
   return 0;
@@ -69,7 +69,7 @@ static void begin_state(struct nx__memory_store *store, struct nx__shard *shard,
     return;
   }
   atomic_fetch_add_explicit(&store->waiting, 1, memory_order_relaxed);
-  if (item->wake.at_ms) nx__timers_add(&shard->wakes, &item->wake);
+  if (item->wake.at) nx_timers_add(&shard->wakes, &item->wake);
 }
 
 static void end_state(struct nx__memory_store *store, struct nx__shard *shard, struct nx__item *item) {
@@ -78,7 +78,7 @@ static void end_state(struct nx__memory_store *store, struct nx__shard *shard, s
     return;
   }
   atomic_fetch_sub_explicit(&store->waiting, 1, memory_order_relaxed);
-  nx__timers_remove(&shard->wakes, &item->wake);
+  nx_timers_remove(&shard->wakes, &item->wake);
 }
 
 /* ---- Looking, under the shard's lock ----------------------------------------------------------------------------------- */
@@ -91,7 +91,7 @@ static bool is_leased(const struct nx__item *item, uint64_t now) { return item->
 
 /* Who resumes it in time may bring it to its end. */
 static bool is_expired(const struct nx__item *item, uint64_t now) {
-  return item->expiry.at_ms <= now && !is_leased(item, now);
+  return item->expiry.at <= now && !is_leased(item, now);
 }
 
 /* The item as long as this lease is its latest, also past its time: work that is done and in nobody's way counts. */
@@ -111,8 +111,8 @@ static int check_waits(const struct nx__item *item, uint64_t now, struct nx_erro
 /* Returns the item, which stays until nx__item_release. */
 static struct nx__item *hold(struct nx__item *item, struct nx_stored *out) {
   out->state = (enum nx_stored_state)item->state;
-  out->expires_ms = item->expiry.at_ms;
-  out->wake_ms = item->state == NX_STORED_WAITING ? item->wake.at_ms : 0;
+  out->expires_ms = item->expiry.at;
+  out->wake_ms = item->state == NX_STORED_WAITING ? item->wake.at : 0;
   atomic_fetch_add_explicit(&item->refs, 1, memory_order_relaxed);
   return item;
 }
@@ -140,7 +140,7 @@ static int create(struct nx_store *base, const struct nx_suspension_id *id, cons
     return status;
   }
   nx__table_insert(&shard->items, &made->node);
-  nx__timers_add(&shard->expiries, &made->expiry);
+  nx_timers_add(&shard->expiries, &made->expiry);
   begin_state(store, shard, made);
   nx__unlock(shard);
   nx__shard_fit(store, shard);
@@ -195,9 +195,9 @@ static int extend(struct nx_store *base, struct nx_store_lease *lease, uint64_t 
 static void replace(struct nx__memory_store *store, struct nx__shard *shard, struct nx__item *item,
                     struct nx__item *made) {
   end_state(store, shard, item);
-  nx__timers_remove(&shard->expiries, &item->expiry);
+  nx_timers_remove(&shard->expiries, &item->expiry);
   nx__table_exchange(&shard->items, &item->node, &made->node);
-  nx__timers_add(&shard->expiries, &made->expiry);
+  nx_timers_add(&shard->expiries, &made->expiry);
   made->lease_number = item->lease_number;
   begin_state(store, shard, made);
 }
@@ -267,14 +267,14 @@ static bool is_too_late(const struct due *due, uint64_t at_ms) {
 static void add_due(struct due *due, const struct nx__item *item) {
   if (due->count < due->max) due->count++;
   size_t i = due->count - 1;
-  for (; i > 0 && due->found[i - 1].at_ms > item->wake.at_ms; i--) due->found[i] = due->found[i - 1];
-  due->found[i].at_ms = item->wake.at_ms;
+  for (; i > 0 && due->found[i - 1].at_ms > item->wake.at; i--) due->found[i] = due->found[i - 1];
+  due->found[i].at_ms = item->wake.at;
   due->found[i].id = item->id;
 }
 
 /* Those below a timer in the heap are not earlier than it: so only what is due is visited, and little more. */
-static void collect_due(struct due *due, const struct nx__timers *wakes, uint32_t slot) {
-  if (slot > wakes->count || is_too_late(due, wakes->heap[slot - 1]->at_ms)) return;
+static void collect_due(struct due *due, const struct nx_timers *wakes, uint32_t slot) {
+  if (slot > wakes->count || is_too_late(due, wakes->heap[slot - 1]->at)) return;
   const struct nx__item *item = item_of_wake(wakes->heap[slot - 1]);
   if (!is_leased(item, due->now) && !is_expired(item, due->now)) add_due(due, item);
   collect_due(due, wakes, 2 * slot);
@@ -295,15 +295,15 @@ static size_t find_due(struct nx_store *base, uint64_t at_ms, struct nx_suspensi
 
 /* Takes out an item that has expired; NULL: there is none. Those under a lease stay as long as that. */
 static struct nx__item *take_expired(struct nx__memory_store *store, struct nx__shard *shard, uint64_t now) {
-  struct nx__timer *expiry;
+  struct nx_timer *expiry;
   struct nx__item *item = NULL;
   nx__lock(shard);
-  while ((expiry = nx__timers_first(&shard->expiries, now)) && is_leased(item_of_expiry(expiry), now))
-    nx__timers_set(&shard->expiries, expiry, item_of_expiry(expiry)->lease_end_ms);
+  while ((expiry = nx_timers_first(&shard->expiries, now)) && is_leased(item_of_expiry(expiry), now))
+    nx_timers_set(&shard->expiries, expiry, item_of_expiry(expiry)->lease_end_ms);
   if (expiry) {
     item = item_of_expiry(expiry);
     end_state(store, shard, item);
-    nx__timers_remove(&shard->expiries, expiry);
+    nx_timers_remove(&shard->expiries, expiry);
     nx__table_remove(&shard->items, &item->node);
   }
   nx__unlock(shard);

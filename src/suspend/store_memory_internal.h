@@ -20,14 +20,14 @@
 
 #include "suspend/store.h"
 #include "suspend/table.h"
-#include "suspend/timers.h"
+#include "base/timers.h"
 
 #define NX__SHARDS 64u /* a power of two */
 
 struct nx__source {
   struct nx__node node; /* first, the key follows */
   uint8_t hash[NX_HASH_BYTES];
-  struct nx__timer until; /* kept until then, whether items refer to it or not */
+  struct nx_timer until; /* kept until then, whether items refer to it or not */
   uint32_t items;         /* that refer to it */
   uint32_t size;
   char text[];
@@ -36,9 +36,9 @@ struct nx__source {
 struct nx__item {
   struct nx__node node; /* first, the key follows */
   struct nx_suspension_id id;
-  struct nx__timer expiry;
+  struct nx_timer expiry;
   union {
-    struct nx__timer wake; /* WAITING; in no heap when nothing wakes it */
+    struct nx_timer wake; /* WAITING; in no heap when nothing wakes it */
     struct {
       struct nx__item *older, *newer;
     } ended; /* FINISHED, CANCELLED: neighbours in the order in which they ended */
@@ -55,8 +55,8 @@ struct nx__item {
 struct nx__shard {
   _Alignas(64) pthread_mutex_t lock;
   struct nx__table items, sources;
-  struct nx__timers expiries, wakes; /* of items */
-  struct nx__timers untils;          /* of sources */
+  struct nx_timers expiries, wakes; /* of items */
+  struct nx_timers untils;          /* of sources */
 };
 
 struct nx__memory_store {

@@ -176,7 +176,7 @@ void nx__item_release(struct nx__memory_store *store, struct nx__item *item) {
 
 /* ---- Arrays of a shard ---------------------------------------------------------------------------------------------- */
 
-static size_t heap_bytes(uint32_t capacity) { return capacity * sizeof(struct nx__timer *); }
+static size_t heap_bytes(uint32_t capacity) { return capacity * sizeof(struct nx_timer *); }
 
 /* An eighth more than there shall be. */
 static uint32_t suitable_capacity(uint32_t count) {
@@ -186,7 +186,7 @@ static uint32_t suitable_capacity(uint32_t count) {
 }
 
 /* Gives the heap another array, unless others did so meanwhile. No lock is held. */
-static int resize_heap(struct nx__memory_store *store, struct nx__shard *shard, struct nx__timers *timers,
+static int resize_heap(struct nx__memory_store *store, struct nx__shard *shard, struct nx_timers *timers,
                        uint32_t capacity, struct nx_refusal *refused, struct nx_error *err) {
   void *unused;
   int status = nx__block_create(store, heap_bytes(capacity), &unused, refused, err);
@@ -194,7 +194,7 @@ static int resize_heap(struct nx__memory_store *store, struct nx__shard *shard, 
   uint32_t unused_capacity = capacity;
   nx__lock(shard);
   if (timers->count <= capacity && timers->capacity != capacity) {
-    struct nx__timer **heap = unused;
+    struct nx_timer **heap = unused;
     if (timers->count) memcpy(heap, timers->heap, heap_bytes(timers->count));
     unused = timers->heap;
     unused_capacity = timers->capacity;
@@ -206,14 +206,14 @@ static int resize_heap(struct nx__memory_store *store, struct nx__shard *shard, 
   return 0;
 }
 
-static struct nx__timers *heap_of(struct nx__shard *shard, unsigned n) {
-  struct nx__timers *const heaps[] = {&shard->expiries, &shard->wakes, &shard->untils};
+static struct nx_timers *heap_of(struct nx__shard *shard, unsigned n) {
+  struct nx_timers *const heaps[] = {&shard->expiries, &shard->wakes, &shard->untils};
   return n < sizeof heaps / sizeof *heaps ? heaps[n] : NULL;
 }
 
 /* Under the lock. */
-static struct nx__timers *full_heap(struct nx__shard *shard) {
-  struct nx__timers *timers;
+static struct nx_timers *full_heap(struct nx__shard *shard) {
+  struct nx_timers *timers;
   for (unsigned n = 0; (timers = heap_of(shard, n)); n++)
     if (timers->count == timers->capacity) return timers;
   return NULL;
@@ -223,7 +223,7 @@ int nx__lock_with_room(struct nx__memory_store *store, struct nx__shard *shard, 
                        struct nx_error *err) {
   for (;;) {
     nx__lock(shard);
-    struct nx__timers *full = full_heap(shard);
+    struct nx_timers *full = full_heap(shard);
     if (!full) return 0;
     uint32_t capacity = suitable_capacity(full->count + 1);
     nx__unlock(shard);
@@ -232,7 +232,7 @@ int nx__lock_with_room(struct nx__memory_store *store, struct nx__shard *shard, 
   }
 }
 
-static void fit_heap(struct nx__memory_store *store, struct nx__shard *shard, struct nx__timers *timers) {
+static void fit_heap(struct nx__memory_store *store, struct nx__shard *shard, struct nx_timers *timers) {
   struct nx_refusal refused;
   nx__lock(shard);
   uint32_t capacity = suitable_capacity(timers->count);
@@ -263,14 +263,14 @@ static void fit_table(struct nx__memory_store *store, struct nx__shard *shard, s
 }
 
 void nx__shard_fit(struct nx__memory_store *store, struct nx__shard *shard) {
-  struct nx__timers *timers;
+  struct nx_timers *timers;
   fit_table(store, shard, &shard->items);
   fit_table(store, shard, &shard->sources);
   for (unsigned n = 0; (timers = heap_of(shard, n)); n++) fit_heap(store, shard, timers);
 }
 
 void nx__shard_deinit(struct nx__memory_store *store, struct nx__shard *shard) {
-  struct nx__timers *timers;
+  struct nx_timers *timers;
   for (unsigned n = 0; (timers = heap_of(shard, n)); n++)
     nx__block_destroy(store, timers->heap, heap_bytes(timers->capacity));
   nx__block_destroy(store, shard->items.buckets, buckets_bytes(shard->items.bucket_count));

@@ -42,12 +42,12 @@ void nx__source_release(struct nx__memory_store *store, struct nx__source *sourc
 void nx__sources_sweep(struct nx__memory_store *store, struct nx__shard *shard, uint64_t now_ms) {
   for (;;) {
     nx__lock(shard);
-    struct nx__timer *until = nx__timers_first(&shard->untils, now_ms);
+    struct nx_timer *until = nx_timers_first(&shard->untils, now_ms);
     struct nx__source *source =
       until ? (struct nx__source *)((char *)until - offsetof(struct nx__source, until)) : NULL;
     bool unused = false;
     if (source) {
-      nx__timers_remove(&shard->untils, until);
+      nx_timers_remove(&shard->untils, until);
       unused = take_unused(shard, source);
     }
     nx__unlock(shard);
@@ -59,10 +59,10 @@ void nx__sources_sweep(struct nx__memory_store *store, struct nx__shard *shard, 
 /* Under the lock, with room in the heap: never earlier than it was. */
 static void keep_until(struct nx__shard *shard, struct nx__source *source, uint64_t until_ms) {
   if (!source->until.slot) {
-    source->until.at_ms = until_ms;
-    nx__timers_add(&shard->untils, &source->until);
-  } else if (source->until.at_ms < until_ms) {
-    nx__timers_set(&shard->untils, &source->until, until_ms);
+    source->until.at = until_ms;
+    nx_timers_add(&shard->untils, &source->until);
+  } else if (source->until.at < until_ms) {
+    nx_timers_set(&shard->untils, &source->until, until_ms);
   }
 }
 

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "suspend/suspensions.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "base/clock.h"
+#include "handler/handler.h"
+#include "sandbox/random.h"
+#include "suspend/sealed.h"
+
+struct nx_suspensions {
+  struct nx_store *store; /* NULL: sealed */
+  struct nx_sealer sealer;
+  bool seals;
+  bool is_durable;
+  uint8_t guest_id[NX_HASH_BYTES];
+  struct nx_account *account;
+};
+
+/* ---- Life ----------------------------------------------------------------------------------------------------------- */
+
+static int open_store(struct nx_suspensions *suspensions, const struct nx_suspensions_options *options,
+                      struct nx_error *err) {
+  const struct nx_config *config = options->config;
+  const struct nx_store_options memory = {config->suspend_max_bytes, options->account, options->governor};
+  switch (config->suspend_store.kind) {
+  case NX_SUSPEND_MEMORY: return nx_store_open_memory(&suspensions->store, &memory, err);
+  case NX_SUSPEND_FILE: return nx_store_open_file(&suspensions->store, config->suspend_store.dir, err);
+  case NX_SUSPEND_REDIS: return nx_store_open_redis(&suspensions->store, &config->suspend_store, err);
+  case NX_SUSPEND_SEALED: return 0;
+  }
+  return 0;
+}
+
+int nx_suspensions_create(struct nx_suspensions **out, const struct nx_suspensions_options *options,
+                          struct nx_error *err) {
+  struct nx_suspensions *suspensions = calloc(1, sizeof *suspensions);
+  if (!suspensions) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the suspended executions");
+  const struct nx_config *config = options->config;
+  suspensions->account = options->account;
+  suspensions->seals = suspensions->is_durable = config->suspend_store.kind != NX_SUSPEND_MEMORY;
+  nx_hash_from_hex(suspensions->guest_id, options->guest_id, strlen(options->guest_id));
+  bool has_previous = config->state[NX_SETTING_SUSPEND_KEY_PREVIOUS] == NX_CONFIG_VALUE;
+  if (suspensions->seals)
+    nx_sealer_init(&suspensions->sealer, config->suspend_key, has_previous ? config->suspend_key_previous : NULL);
+  int status = open_store(suspensions, options, err);
+  if (status) {
+    nx_suspensions_destroy(suspensions);
+    return status;
+  }
+  *out = suspensions;
+  return 0;
+}
+
+void nx_suspensions_destroy(struct nx_suspensions *suspensions) {
+  if (!suspensions) return;
+  if (suspensions->store) suspensions->store->ops->close(suspensions->store);
+  nx_sealer_deinit(&suspensions->sealer);
+  free(suspensions);
+}
+
+bool nx_suspensions_block(const struct nx_suspensions *s) { return s->store && s->store->ops->blocks; }
+bool nx_suspensions_are_durable(const struct nx_suspensions *s) { return s->is_durable; }
+bool nx_suspensions_are_sealed(const struct nx_suspensions *s) { return !s->store; }
+struct nx_store *nx_suspensions_store(struct nx_suspensions *s) { return s->store; }
+
+void nx_suspensions_read_stats(struct nx_suspensions *s, struct nx_store_stats *out) {
+  *out = (struct nx_store_stats){0};
+  if (s->store) s->store->ops->read_stats(s->store, out);
+}
+
+void nx_taken_deinit(struct nx_taken *taken) { nx_buf_deinit(&taken->bytes); }
+
+/* ---- Names ---------------------------------------------------------------------------------------------------------- */
+
+void nx_suspension_name(char name[2 * NX_SUSPENSION_ID_BYTES + 1], const struct nx_suspension_id *id) {
+  sodium_bin2hex(name, 2 * NX_SUSPENSION_ID_BYTES + 1, id->bytes, sizeof id->bytes);
+}
+
+static int parse_name(const char *name, size_t bytes, struct nx_suspension_id *id, struct nx_error *err) {
+  size_t got;
+  if (bytes == 2 * sizeof id->bytes && !sodium_hex2bin(id->bytes, sizeof id->bytes, name, bytes, NULL, &got, NULL) &&
+      got == sizeof id->bytes)
+    return 0;
+  return nx_error_set(err, NX_ERR_NOT_FOUND, "there is no suspended execution of that id");
+}
+
+/* ---- Sealed continuations: the name is the record --------------------------------------------------------------------- */
+
+static int refuse_sealed(struct nx_error *err) {
+  return nx_error_set(err, NX_ERR_NOT_FOUND, "this server keeps nothing of suspended executions (SUSPEND_STORE=sealed): "
+                      "they can only be resumed, with POST /v1/resume");
+}
+
+static int check(const struct nx_suspensions *s, const struct nx_record *record, struct nx_error *err) {
+  if (memcmp(record->fixed.guest_id, s->guest_id, NX_HASH_BYTES)) {
+    char theirs[2 * NX_HASH_BYTES + 1], ours[2 * NX_HASH_BYTES + 1];
+    nx_hash_to_hex(theirs, record->fixed.guest_id);
+    nx_hash_to_hex(ours, s->guest_id);
+    return nx_error_set(err, NX_ERR_CONFLICT, "suspended by a nexus with guest %s; this one has guest %s and cannot "
+                        "resume it", theirs, ours);
+  }
+  if (record->fixed.expires_ms <= nx_clock_realtime_ns() / NX_NS_PER_MS)
+    return nx_error_set(err, NX_ERR_GONE, "the suspended execution has expired");
+  return 0;
+}
+
+static int take_sealed(struct nx_suspensions *s, const char *name, size_t bytes, struct nx_taken *out,
+                       struct nx_error *err) {
+  int status = nx_sealed_read(&s->sealer, name, bytes, &out->bytes, err);
+  if (!status) status = nx_record_decode(&out->record, out->bytes.data, out->bytes.len, err);
+  return status ? status : check(s, &out->record, err);
+}
+
+static int write_sealed(struct nx_suspensions *s, struct nx_record *record, struct nx_bytes source, struct nx_buf *name,
+                        struct nx_error *err) {
+  NX_BUF_AUTO packed = {.account = s->account}, plain = {.account = s->account};
+  if (!record->sections[NX_RECORD_HANDLER].size) {
+    nx_sealed_pack_source(source, &packed);
+    record->sections[NX_RECORD_SOURCE] = (struct nx_bytes){packed.data, packed.len};
+  }
+  nx_record_encode(record, &plain);
+  if (packed.failed || plain.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a sealed continuation");
+  return nx_sealed_write(&s->sealer, plain.data, plain.len, name, err);
+}
+
+/* ---- In a store ------------------------------------------------------------------------------------------------------- */
+
+static int no_memory(struct nx_error *err) {
+  return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a suspended execution");
+}
+
+/* The record as the store gets it. */
+static int wrap(struct nx_suspensions *s, const struct nx_suspension_id *id, const struct nx_record *record,
+                struct nx_buf *out, struct nx_error *err) {
+  if (!s->seals) {
+    nx_record_encode(record, out);
+    return out->failed ? no_memory(err) : 0;
+  }
+  NX_BUF_AUTO plain = {.account = s->account};
+  nx_record_encode(record, &plain);
+  if (plain.failed) return no_memory(err);
+  return nx_seal(&s->sealer, id->bytes, sizeof id->bytes, (const uint8_t *)plain.data, plain.len, out, err);
+}
+
+/* And back. An item whose bytes were dropped to make room decodes to nothing. */
+static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, struct nx_stored *stored,
+                  struct nx_taken *out, struct nx_error *err) {
+  int status = 0;
+  out->state = stored->state;
+  if (s->seals && stored->bytes.len) {
+    out->bytes.account = s->account;
+    status = nx_unseal(&s->sealer, id->bytes, sizeof id->bytes, (const uint8_t *)stored->bytes.data, stored->bytes.len,
+                       &out->bytes, err);
+    nx_buf_deinit(&stored->bytes);
+  } else {
+    out->bytes = stored->bytes;
+  }
+  if (status || !out->bytes.len) return status;
+  return nx_record_decode(&out->record, out->bytes.data, out->bytes.len, err);
+}
+
+static struct nx_store_item item_of(const struct nx_record *record, enum nx_stored_state state, uint64_t wake_ms,
+                                    const struct nx_buf *wrapped) {
+  struct nx_store_item item = {
+    .state = state,
+    .expires_ms = record->fixed.expires_ms,
+    .wake_ms = wake_ms,
+    .bytes = (const uint8_t *)wrapped->data,
+    .size = wrapped->len,
+  };
+  memcpy(item.source_hash, record->fixed.source_hash, NX_HASH_BYTES);
+  return item;
+}
+
+static int keep_source(struct nx_suspensions *s, const struct nx_record *record, struct nx_bytes source,
+                       struct nx_refusal *refused, struct nx_error *err) {
+  return s->store->ops->keep_source(s->store, record->fixed.source_hash, source.data, source.size,
+                                    record->fixed.expires_ms, refused, err);
+}
+
+int nx_suspensions_keep(struct nx_suspensions *s, struct nx_record *record, struct nx_bytes source, uint64_t wake_ms,
+                        struct nx_buf *name, struct nx_refusal *refused, struct nx_error *err) {
+  memcpy(record->fixed.guest_id, s->guest_id, NX_HASH_BYTES);
+  if (!s->store) return write_sealed(s, record, source, name, err);
+  struct nx_suspension_id id;
+  NX_BUF_AUTO wrapped = {.account = s->account};
+  nx_random_bytes(id.bytes, sizeof id.bytes);
+  int status = keep_source(s, record, source, refused, err);
+  if (!status) status = wrap(s, &id, record, &wrapped, err);
+  if (status) return status;
+  const struct nx_store_item item = item_of(record, NX_STORED_WAITING, wake_ms, &wrapped);
+  status = s->store->ops->create(s->store, &id, &item, refused, err);
+  if (status) return status;
+  char text[2 * NX_SUSPENSION_ID_BYTES + 1];
+  nx_suspension_name(text, &id);
+  nx_buf_str(name, text);
+  return name->failed ? no_memory(err) : 0;
+}
+
+int nx_suspensions_take(struct nx_suspensions *s, const char *name, size_t name_bytes, uint64_t lease_ms,
+                        struct nx_taken *out, struct nx_error *err) {
+  out->bytes.account = s->account;
+  if (!s->store) return take_sealed(s, name, name_bytes, out, err);
+  struct nx_suspension_id id;
+  struct nx_stored stored = {.bytes.account = s->account};
+  int status = parse_name(name, name_bytes, &id, err);
+  if (!status) status = s->store->ops->lease(s->store, &id, lease_ms, &stored, &out->lease, err);
+  if (status) {
+    nx_buf_deinit(&stored.bytes);
+    return status;
+  }
+  out->is_leased = true;
+  status = unwrap(s, &id, &stored, out, err);
+  if (!status) status = check(s, &out->record, err);
+  if (status) nx_suspensions_release(s, out);
+  return status;
+}
+
+int nx_suspensions_extend(struct nx_suspensions *s, struct nx_taken *taken, uint64_t lease_ms, struct nx_error *err) {
+  return taken->is_leased ? s->store->ops->extend(s->store, &taken->lease, lease_ms, err) : 0;
+}
+
+int nx_suspensions_put_back(struct nx_suspensions *s, struct nx_taken *taken, struct nx_record *record,
+                            enum nx_stored_state state, struct nx_bytes source, uint64_t wake_ms, struct nx_buf *name,
+                            struct nx_refusal *refused, struct nx_error *err) {
+  memcpy(record->fixed.guest_id, s->guest_id, NX_HASH_BYTES);
+  if (!s->store) return state == NX_STORED_WAITING ? write_sealed(s, record, source, name, err) : 0;
+  NX_BUF_AUTO wrapped = {.account = s->account};
+  int status = wrap(s, &taken->lease.id, record, &wrapped, err);
+  if (status) return status;
+  const struct nx_store_item item = item_of(record, state, wake_ms, &wrapped);
+  status = s->store->ops->commit(s->store, &taken->lease, &item, refused, err);
+  if (status == -NX_ERR_OVERLOADED || status == -NX_ERR_UNAVAILABLE) return status; /* the caller releases */
+  taken->is_leased = false;
+  if (status) return status;
+  char text[2 * NX_SUSPENSION_ID_BYTES + 1];
+  nx_suspension_name(text, &taken->lease.id);
+  if (state == NX_STORED_WAITING) nx_buf_str(name, text);
+  return 0;
+}
+
+void nx_suspensions_release(struct nx_suspensions *s, struct nx_taken *taken) {
+  if (!taken->is_leased) return;
+  s->store->ops->release(s->store, &taken->lease);
+  taken->is_leased = false;
+}
+
+int nx_suspensions_read(struct nx_suspensions *s, const char *name, size_t name_bytes, struct nx_taken *out,
+                        struct nx_error *err) {
+  if (!s->store) return refuse_sealed(err);
+  struct nx_suspension_id id;
+  struct nx_stored stored = {.bytes.account = s->account};
+  int status = parse_name(name, name_bytes, &id, err);
+  if (!status) status = s->store->ops->read(s->store, &id, &stored, err);
+  if (!status) return unwrap(s, &id, &stored, out, err);
+  nx_buf_deinit(&stored.bytes);
+  return status;
+}
+
+int nx_suspensions_cancel(struct nx_suspensions *s, const char *name, size_t name_bytes, struct nx_error *err) {
+  if (!s->store) return refuse_sealed(err);
+  struct nx_suspension_id id;
+  int status = parse_name(name, name_bytes, &id, err);
+  return status ? status : s->store->ops->cancel(s->store, &id, err);
+}
+
+int nx_suspensions_load_source(struct nx_suspensions *s, const struct nx_taken *taken, struct nx_buf *out,
+                               struct nx_error *err) {
+  struct nx_bytes packed = taken->record.sections[NX_RECORD_SOURCE];
+  if (packed.size) return nx_sealed_unpack_source(packed, out, err);
+  if (!s->store) return nx_error_set(err, NX_ERR_NOT_FOUND, "the continuation carries no source");
+  return s->store->ops->load_source(s->store, taken->record.fixed.source_hash, out, err);
+}
