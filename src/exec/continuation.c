@@ -247,7 +247,7 @@ int nx__continuation_save(const struct nx_job *job, uint64_t expires_ms, struct 
   sections[NX_RECORD_REQUEST] = bytes_of(&texts->request);
   sections[NX_RECORD_TRACEPARENT] = text_bytes(c->traceparent);
   sections[NX_RECORD_CALLS] = bytes_of(&x->calls.block);
-  if (!job->owner) { /* nobody has seen these yet */
+  if (job->_is_own) { /* nobody has seen these yet */
     sections[NX_RECORD_MUTATIONS] = bytes_of(&x->mutations);
     sections[NX_RECORD_EVENTS] = bytes_of(&x->events);
     sections[NX_RECORD_VIEW] = bytes_of(&x->view);

@@ -139,7 +139,7 @@ void nx_job_deinit(struct nx_job *job) {
   nx_execution_deinit(&job->execution);
 }
 
-/* ---- Jobs without an owner: executions in the store that go on by themselves ------------------------------------------ */
+/* ---- Own jobs: executions in the store that go on by themselves ------------------------------------------ */
 
 static bool may_be_tried_again(const struct nx_job *job) {
   enum nx_error_code code = job->refusal.code;
@@ -192,12 +192,12 @@ static struct nx_job *take_ready(struct nx_exec *exec) {
   return job;
 }
 
-/* Those without an owner run here and now: nobody else would. */
+/* Own ones run here and now. */
 struct nx_job *nx_exec_next(struct nx_exec *exec) {
   for (;;) {
     struct nx_job *job = take_ready(exec);
     if (!job) job = take_queued(exec);
-    if (!job || job->owner) return job;
+    if (!job || !job->_is_own) return job;
     if (job->state == NX_JOB_ADMITTED)
       nx_exec_run(exec, job);
     else
@@ -313,7 +313,7 @@ static int restore(struct nx_job *job, struct nx_lease *lease, struct nx_error *
   int status = nx_instance_restore(lease->instance, patch.data, patch.size, nx_pool_grant, lease, err);
   if (status) return status;
   nx__continuation_drop_patch(c);
-  if (job->kind == NX_JOB_RESUME && job->owner) nx_metrics_resume(NX_METRICS_RESUME_RESUMED, nx_clock_ns() - begin_ns);
+  if (job->kind == NX_JOB_RESUME && !job->_is_own) nx_metrics_resume(NX_METRICS_RESUME_RESUMED, nx_clock_ns() - begin_ns);
   return 0;
 }
 
@@ -396,7 +396,7 @@ static void unblock(struct nx_exec *exec, struct nx_execution *x) {
  * again by a request that ends later: those requests are waited for, too. */
 static bool waits_here(const struct nx_exec *exec, const struct nx_job *job) {
   const struct nx_suspensions *suspensions = exec->keeper.suspensions;
-  if (!job->owner || job->_continuation->must_leave) return false;
+  if (job->_is_own || job->_continuation->must_leave) return false;
   if (!job->execution.calls.callers) return true;
   return suspensions && nx_suspensions_are_sealed(suspensions) && nx_calls_have(&job->execution.calls, NX_CALL_NET);
 }
@@ -422,7 +422,7 @@ enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   name_refusal(exec, job);
   nx__admission_leave(&exec->admission, job);
   enum nx_job_state state = conclude(exec, job);
-  if (state != NX_JOB_DONE || job->owner) return state;
+  if (state != NX_JOB_DONE || !job->_is_own) return state;
   end_own(exec, job);
   return NX_JOB_WAITING;
 }

@@ -65,7 +65,7 @@ struct nx_job {
   struct nx_text source;        /* borrowed */
   struct nx_entry *entry;       /* held by the caller; NULL for inline code */
   struct nx_execution execution;
-  void *owner;                  /* the caller's; NULL: nobody waits for the result */
+  void *owner;                  /* the caller's */
   struct nx_text traceparent;   /* borrowed; passed on by requests that the execution makes */
   struct nx_text suspension;    /* RESUME, LOOK_UP, CANCEL: its id; borrowed */
   const struct nx_answer *answers; /* RESUME; borrowed */
@@ -87,6 +87,7 @@ struct nx_job {
   int _lane;
   bool _short_of_memory;        /* had a permit, and no room in the budget */
   bool _owns_handler;
+  bool _is_own;                 /* the executor made it, and frees it: nobody waits for the result */
   bool _goes_on;                /* was admitted before: the queue's length does not count */
   struct nx__continuation *_continuation;
   uint8_t _source_hash[NX_HASH_BYTES];
@@ -127,8 +128,8 @@ struct nx_execution_limits nx_exec_limits(const struct nx_config *config);
 
 /* ADMITTED: run it now on this thread. QUEUED: it comes through nx_exec_next. REFUSED: see job->refusal. */
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job);
-/* A job that has become ADMITTED, EXPIRED, REFUSED or DONE; NULL when there is none. Cheap when none waits. One without an owner is to be
- * run, and forgotten: it frees itself. */
+/* A job that has become ADMITTED, EXPIRED, REFUSED or DONE; NULL when there is none. Cheap when none waits. Also runs
+ * executions of the store that go on by themselves. */
 struct nx_job *nx_exec_next(struct nx_exec *exec);
 /* Runs an admitted job and returns its permit: DONE, or WAITING. */
 enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job);

@@ -135,7 +135,7 @@ static uint64_t lease_ms(const struct nx__keeper *keeper) {
 /* Another one holds the lease, for moments. */
 static enum nx_job_state try_later(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
-  uint64_t now = nx_clock_ns(), pause = job->owner ? RETRY_NS : OWN_RETRY_NS;
+  uint64_t now = nx_clock_ns(), pause = !job->_is_own ? RETRY_NS : OWN_RETRY_NS;
   job->state = NX_JOB_WAITING;
   if (now < c->retry_until_ns && nx__waits_retry(keeper->waits, job, now + pause)) return NX_JOB_WAITING;
   return refuse(job, NX_ERR_OVERLOADED, "the suspended execution is being resumed by another request; try again");
@@ -149,8 +149,8 @@ static bool has_news(const struct nx_job *job) {
 static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   struct nx_error err;
-  const char *name = job->owner ? job->suspension.data : c->name.data;
-  size_t bytes = job->owner ? job->suspension.bytes : c->name.len;
+  const char *name = !job->_is_own ? job->suspension.data : c->name.data;
+  size_t bytes = !job->_is_own ? job->suspension.bytes : c->name.len;
   int status = nx_suspensions_take(keeper->suspensions, name, bytes, lease_ms(keeper), &c->taken, &err);
   if (status == -NX_ERR_BUSY) return try_later(keeper, job);
   if (!status) status = load(keeper, job, &err);
@@ -158,7 +158,7 @@ static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *j
     count_refused(err.code);
     return fail(keeper, job, &err);
   }
-  if (!job->owner && !has_news(job)) {
+  if (job->_is_own && !has_news(job)) {
     release(keeper, job);
     job->state = NX_JOB_DONE;
     return job->state;
@@ -193,7 +193,7 @@ enum nx_job_state nx__keeper_begin(struct nx__keeper *keeper, struct nx_job *job
   struct nx__continuation *c = nx__continuation_of(job, keeper->account);
   if (!c) return refuse(job, NX_ERR_NO_MEMORY, "no memory to resume an execution");
   if (!c->retry_until_ns)
-    c->retry_until_ns = nx_clock_ns() + (job->owner ? keeper->config->queue_timeout_ms * NX_NS_PER_MS : OWN_RETRY_FOR_NS);
+    c->retry_until_ns = nx_clock_ns() + (!job->_is_own ? keeper->config->queue_timeout_ms * NX_NS_PER_MS : OWN_RETRY_FOR_NS);
   switch (job->kind) {
   case NX_JOB_LOOK_UP: return take(keeper, job, look_up_step);
   case NX_JOB_CANCEL: return take(keeper, job, cancel_step);
@@ -340,6 +340,7 @@ static struct nx_job *make_job(struct nx__keeper *keeper, const char *name, size
   struct nx_job *job = calloc(1, sizeof *job);
   if (!job) return NULL;
   job->kind = NX_JOB_RESUME;
+  job->_is_own = true;
   job->execution.account = keeper->account;
   struct nx__continuation *c = nx__continuation_of(job, keeper->account);
   if (c) nx_buf_add(&c->name, name, bytes);

@@ -114,7 +114,7 @@ enum nx_governor_state nx_governor_state(const struct nx_governor *governor);
 
 /* Which layer of memory refused, with its figures. */
 struct nx_refusal {
-  const char *layer; /* "instance", "pool", "container"; constant; NULL: none did */
+  const char *layer; /* "instance", "pool", "container", "store" (of others: without limit and use); constant; NULL: none did */
   uint64_t limit_bytes, used_bytes, requested_bytes;
 };
 /* The budget had no room for `requested_bytes`; 0 when nobody knows how many it would have been. */

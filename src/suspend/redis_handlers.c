@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Handlers set by PUT, over replicas. One is kept as "HASH VERSION GRANTS". A change is published on a channel; whoever
- * made it waits for a moment until all who listen have heard it, so that what is asked of another replica next finds it. */
+ * made it waits for a moment until all who listen have heard it, and what another replica is asked next shows it. */
 #include "suspend/store_redis_internal.h"
 
 #include <stdio.h>
@@ -80,7 +80,8 @@ int nx__redis_put_handler(struct nx_store *base, const char *name, const struct 
 
 static bool parse_handler(const redisReply *text, struct nx_stored_handler *out) {
   size_t bytes;
-  if (text->len < HEAD_CHARS || text->str[NX__REDIS_HASH_CHARS] != ' ' || text->str[HEAD_CHARS - 1] != ' ') return false;
+  if (text->len < HEAD_CHARS) return false;
+  if (text->str[NX__REDIS_HASH_CHARS] != ' ' || text->str[HEAD_CHARS - 1] != ' ') return false;
   const char *version = text->str + NX__REDIS_HASH_CHARS + 1;
   if (strspn(version, "0123456789abcdef") != NX__REDIS_TOKEN_CHARS) return false;
   out->version = strtoull(version, NULL, 16);

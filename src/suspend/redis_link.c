@@ -6,19 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/number.h"
 #include "store_redis_lua.h"
 
 #define CONNECTIONS 4
-#define STEP_TIMEOUT_MS 1000u
 #define TURN_TIMEOUT_MS 1000u
 #define BROKEN_MS 500u
-#define REPLY_MAX_BYTES (NX__REDIS_VALUE_MAX_BYTES + (1u << 20))
-#define EXACT_MAX ((UINT64_C(1) << 53) - 1)
 
 struct connection {
   redisContext *context; /* NULL: not connected */
@@ -38,118 +33,7 @@ struct nx__redis_link {
   char reason[sizeof((struct nx_error *)0)->text];
 };
 
-/* ---- Commands --------------------------------------------------------------------------------------------------- */
-
-void nx__redis_add(struct nx__redis_command *command, const void *bytes, size_t size) {
-  command->words[command->count] = bytes;
-  command->sizes[command->count++] = size;
-}
-
-void nx__redis_add_text(struct nx__redis_command *command, const char *text) {
-  nx__redis_add(command, text, strlen(text));
-}
-
-void nx__redis_add_ms(struct nx__redis_command *command, uint64_t ms) {
-  char *digits = command->digits[command->numbers++];
-  snprintf(digits, sizeof command->digits[0], "%llu", (unsigned long long)nx_min_u64(ms, EXACT_MAX));
-  nx__redis_add_text(command, digits);
-}
-
-void nx__redis_begin(struct nx__redis_command *command, const char *operation) {
-  *command = (struct nx__redis_command){.count = 2, .is_operation = true};
-  nx__redis_add_text(command, "1");
-  nx__redis_add_text(command, NX__REDIS_ROOT);
-  nx__redis_add_text(command, operation);
-}
-
-static void set_word(struct nx__redis_command *command, int index, const char *text) {
-  command->words[index] = text;
-  command->sizes[index] = strlen(text);
-}
-
 /* ---- One connection --------------------------------------------------------------------------------------------- */
-
-/* Why the last call on the context failed; errno is still that call's. */
-static void explain(const redisContext *context, struct nx_error *why) {
-  if (context->err == REDIS_ERR_IO && (errno == EAGAIN || errno == ETIMEDOUT))
-    nx_error_set(why, NX_ERR_UNAVAILABLE, "no answer within %u ms", STEP_TIMEOUT_MS);
-  else
-    nx_error_set(why, NX_ERR_UNAVAILABLE, "%s", context->errstr);
-}
-
-/* Sends the command and reads its reply; NULL: the connection is of no use any more. */
-static redisReply *exchange(redisContext *context, const struct nx__redis_command *command, struct nx_error *why) {
-  int sent = 0;
-  void *reply = NULL;
-  int status = redisAppendCommandArgv(context, command->count, (const char **)(uintptr_t)command->words, command->sizes);
-  while (!status && !sent) status = redisBufferWrite(context, &sent);
-  for (;;) {
-    if (!status) status = redisGetReplyFromReader(context, &reply);
-    if (status) {
-      explain(context, why);
-      return NULL;
-    }
-    if (reply) return reply;
-    if (context->reader->len > REPLY_MAX_BYTES) {
-      nx_error_set(why, NX_ERR_UNAVAILABLE, "it answers with more than %u MiB", REPLY_MAX_BYTES >> 20);
-      return NULL;
-    }
-    status = redisBufferRead(context);
-  }
-}
-
-static bool is_error(const redisReply *reply, const char *code) {
-  return reply->type == REDIS_REPLY_ERROR && strstr(reply->str, code);
-}
-
-/* A command of the first lines of a connection. `reply` is NULL when nobody wants it. Of an error only the code is
- * told: Redis repeats a command that it does not know, password and all. */
-static int introduce(redisContext *context, const struct nx__redis_command *command, redisReply **out,
-                     struct nx_error *why) {
-  redisReply *reply = exchange(context, command, why);
-  if (!reply) return -NX_ERR_UNAVAILABLE;
-  int status = 0;
-  if (reply->type == REDIS_REPLY_ERROR)
-    status = nx_error_set(why, NX_ERR_UNAVAILABLE, "it refuses %s (%.*s)", command->words[0],
-                          (int)strcspn(reply->str, " "), reply->str);
-  if (!status && out)
-    *out = reply;
-  else
-    freeReplyObject(reply);
-  return status;
-}
-
-static int log_in(redisContext *context, const struct nx_suspend_store *address, struct nx_error *why) {
-  struct nx__redis_command command = {0};
-  if (!*address->redis_password) return 0;
-  nx__redis_add_text(&command, "AUTH");
-  if (*address->redis_user) nx__redis_add_text(&command, address->redis_user);
-  nx__redis_add_text(&command, address->redis_password);
-  return introduce(context, &command, NULL, why);
-}
-
-static int select_database(redisContext *context, unsigned number, struct nx_error *why) {
-  struct nx__redis_command command = {0};
-  if (!number) return 0;
-  nx__redis_add_text(&command, "SELECT");
-  nx__redis_add_ms(&command, number);
-  return introduce(context, &command, NULL, why);
-}
-
-redisContext *nx__redis_connect(const struct nx__redis_link *link, struct nx_error *err) {
-  const struct timeval timeout = {.tv_sec = STEP_TIMEOUT_MS / 1000};
-  redisContext *context = redisConnectWithTimeout(link->address.redis_host, link->address.redis_port, timeout);
-  if (!context) {
-    nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a connection");
-    return NULL;
-  }
-  if (context->err || redisSetTimeout(context, timeout))
-    explain(context, err);
-  else if (!log_in(context, &link->address, err) && !select_database(context, link->address.redis_db, err))
-    return context;
-  redisFree(context);
-  return NULL;
-}
 
 static void hang_up(struct connection *connection) {
   if (connection->context) redisFree(connection->context);
@@ -163,7 +47,7 @@ static int load_script(struct connection *connection, struct nx_error *why) {
   nx__redis_add_text(&command, "SCRIPT");
   nx__redis_add_text(&command, "LOAD");
   nx__redis_add_text(&command, store_redis_lua);
-  int status = introduce(connection->context, &command, &reply, why);
+  int status = nx__redis_introduce(connection->context, &command, &reply, why);
   if (status) return status;
   if (reply->type == REDIS_REPLY_STRING && reply->len == sizeof connection->script_sha - 1)
     memcpy(connection->script_sha, reply->str, sizeof connection->script_sha);
@@ -174,24 +58,33 @@ static int load_script(struct connection *connection, struct nx_error *why) {
 }
 
 static int open_connection(const struct nx__redis_link *link, struct connection *connection, struct nx_error *why) {
-  connection->context = nx__redis_connect(link, why);
+  connection->context = nx__redis_connect(&link->address, why);
   if (!connection->context) return -NX_ERR_UNAVAILABLE;
   int status = load_script(connection, why);
   if (status) hang_up(connection);
   return status;
 }
 
+static void set_word(struct nx__redis_command *command, int index, const char *text) {
+  command->words[index] = text;
+  command->sizes[index] = strlen(text);
+}
+
+static bool is_error(const redisReply *reply, const char *code) {
+  return reply->type == REDIS_REPLY_ERROR && strstr(reply->str, code);
+}
+
 /* Redis forgets scripts when it starts again, and when it is told to. */
 static redisReply *call(struct connection *connection, struct nx__redis_command *command, struct nx_error *why) {
-  if (!command->is_operation) return exchange(connection->context, command, why);
+  if (!command->is_operation) return nx__redis_exchange(connection->context, command, why);
   set_word(command, 0, "EVALSHA");
   set_word(command, 1, connection->script_sha);
-  redisReply *reply = exchange(connection->context, command, why);
+  redisReply *reply = nx__redis_exchange(connection->context, command, why);
   if (!reply || !is_error(reply, "NOSCRIPT")) return reply;
   freeReplyObject(reply);
   set_word(command, 0, "EVAL");
   set_word(command, 1, store_redis_lua);
-  return exchange(connection->context, command, why);
+  return nx__redis_exchange(connection->context, command, why);
 }
 
 /* The reply, if need be from a fresh connection; NULL: there is no getting through. */
@@ -287,8 +180,9 @@ static void give_back(struct nx__redis_link *link, struct connection *connection
 static int judge(const struct nx__redis_link *link, const redisReply *reply, struct nx_error *err) {
   if (reply->type != REDIS_REPLY_ERROR) return 0;
   if (is_error(reply, "WRONGTYPE"))
-    return nx_error_set(err, NX_ERR_INVALID, "under " NX__REDIS_ROOT "* the Redis at %s keeps something that is not ours: %s",
-                        link->name, reply->str);
+    return nx_error_set(err, NX_ERR_INVALID,
+                        "the Redis at %s keeps something under " NX__REDIS_ROOT "* that is not ours: %s", link->name,
+                        reply->str);
   if (is_error(reply, "OOM "))
     return nx_error_set(err, NX_ERR_OVERLOADED, "the Redis at %s is full (maxmemory)", link->name);
   return nx_error_set(err, NX_ERR_UNAVAILABLE,
@@ -338,3 +232,5 @@ void nx__redis_link_destroy(struct nx__redis_link *link) {
 }
 
 const char *nx__redis_link_name(const struct nx__redis_link *link) { return link->name; }
+
+const struct nx_suspend_store *nx__redis_link_address(const struct nx__redis_link *link) { return &link->address; }

@@ -35,11 +35,17 @@ static enum event wait_for_event(const struct nx__redis_watch *watch, int socket
   return ready > 0 ? EVENT_DATA : EVENT_NONE;
 }
 
-static bool send_words(redisContext *context, int count, const char **words) {
-  int sent = 0;
-  int status = redisAppendCommandArgv(context, count, words, NULL);
-  while (!status && !sent) status = redisBufferWrite(context, &sent);
-  return !status;
+static bool subscribe(redisContext *context, const char *channel) {
+  struct nx__redis_command command = {0};
+  nx__redis_add_text(&command, "SUBSCRIBE");
+  nx__redis_add_text(&command, channel);
+  return nx__redis_send(context, &command);
+}
+
+static bool ping(redisContext *context) {
+  struct nx__redis_command command = {0};
+  nx__redis_add_text(&command, "PING");
+  return nx__redis_send(context, &command);
 }
 
 static bool is_token(const redisReply *reply) {
@@ -83,7 +89,7 @@ static bool hear_all(struct nx__redis_watch *watch, redisContext *context) {
 /* Until the connection is lost, or the thread shall end: then true. */
 static bool listen_to(struct nx__redis_watch *watch, redisContext *context) {
   bool pinged = false;
-  if (!send_words(context, 2, (const char *[]){"SUBSCRIBE", watch->channel})) return false;
+  if (!subscribe(context, watch->channel)) return false;
   for (;;) {
     switch (wait_for_event(watch, context->fd, PING_MS)) {
     case EVENT_STOP: return true;
@@ -92,7 +98,7 @@ static bool listen_to(struct nx__redis_watch *watch, redisContext *context) {
       if (!hear_all(watch, context)) return false;
       break;
     case EVENT_NONE:
-      if (pinged || !send_words(context, 1, (const char *[]){"PING"})) return false;
+      if (pinged || !ping(context)) return false;
       pinged = true;
     }
   }
@@ -102,7 +108,7 @@ static void *run(void *argument) {
   struct nx__redis_watch *watch = argument;
   bool stop = false;
   while (!stop) {
-    redisContext *context = nx__redis_connect(watch->link, NULL);
+    redisContext *context = nx__redis_connect(nx__redis_link_address(watch->link), NULL);
     if (context) {
       stop = listen_to(watch, context);
       redisFree(context);

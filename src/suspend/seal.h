@@ -8,7 +8,8 @@
  * Version, key id and a hash of `context` (what it must not be exchanged for: the suspension's id) are associated data.
  * The key id is a hash made with the key, so that the right one is found without trying.
  *
- * Threads: any, after sodium_init; a sealer is constant. Errors: NX_ERR_INVALID for what was not sealed with either key or has changed. */
+ * Threads: any, after sodium_init; a sealer is constant.
+ * Errors:  NX_ERR_INVALID for what was not sealed with either key or has changed. */
 #ifndef NX_SUSPEND_SEAL_H
 #define NX_SUSPEND_SEAL_H
 

@@ -28,7 +28,7 @@
  *            NX_ERR_GONE         finished, cancelled or expired (the item may still be read until its expiry)
  *            NX_ERR_BUSY         another one holds the lease
  *            NX_ERR_OVERLOADED   full: `refused` is filled
- *            NX_ERR_TOO_LARGE    the item has more than NX_STORE_ITEM_MAX_BYTES
+ *            NX_ERR_TOO_LARGE    the item has more than NX_STORE_ITEM_MAX_BYTES (redis: 512 MiB)
  *            NX_ERR_NO_MEMORY    the caller's buffer could not grow: nothing happened
  *            NX_ERR_UNAVAILABLE  the disk or the network fails; the text says which and what to do
  *            NX_ERR_INVALID      what is kept there is damaged or not ours */

@@ -31,7 +31,7 @@ static int lost(struct nx_error *err) {
   return nx_error_set(err, NX_ERR_GONE, "the suspended execution was cancelled, or another request resumes it now");
 }
 
-/* ---- Blocks --------------------------------------------------------------------------------------------------------- */
+/* ---- Blocks ----------------------------------------------------------------------------------------------------- */
 
 /* A block that nobody else can see yet. */
 static int make_item(struct nx__memory_store *store, const struct nx_suspension_id *id,
@@ -39,7 +39,8 @@ static int make_item(struct nx__memory_store *store, const struct nx_suspension_
                      struct nx_error *err) {
   void *block;
   if (item->size > NX_STORE_ITEM_MAX_BYTES)
-    return nx_error_set(err, NX_ERR_TOO_LARGE, "a suspended execution of %zu bytes is too large to be kept", item->size);
+    return nx_error_set(err, NX_ERR_TOO_LARGE, "a suspended execution of %zu bytes is too large to be kept",
+                        item->size);
   int status = nx__block_create(store, nx__item_bytes(item->size), &block, refused, err);
   if (status) return status;
   struct nx__item *made = block;
@@ -81,7 +82,7 @@ static void end_state(struct nx__memory_store *store, struct nx__shard *shard, s
   nx_timers_remove(&shard->wakes, &item->wake);
 }
 
-/* ---- Looking, under the shard's lock ----------------------------------------------------------------------------------- */
+/* ---- Looking, under the shard's lock ---------------------------------------------------------------------------- */
 
 static struct nx__item *find(struct nx__shard *shard, const struct nx_suspension_id *id) {
   return (struct nx__item *)nx__table_find(&shard->items, id);
@@ -104,7 +105,8 @@ static int check_waits(const struct nx__item *item, uint64_t now, struct nx_erro
   if (is_expired(item, now)) return nx_error_set(err, NX_ERR_GONE, "the suspended execution has expired");
   if (item->state == NX_STORED_FINISHED)
     return nx_error_set(err, NX_ERR_GONE, "the suspended execution has already finished");
-  if (item->state == NX_STORED_CANCELLED) return nx_error_set(err, NX_ERR_GONE, "the suspended execution was cancelled");
+  if (item->state == NX_STORED_CANCELLED)
+    return nx_error_set(err, NX_ERR_GONE, "the suspended execution was cancelled");
   return 0;
 }
 
@@ -125,7 +127,7 @@ static int copy_and_release(struct nx__memory_store *store, struct nx__item *ite
   return out->bytes.failed ? nx_error_set(err, NX_ERR_NO_MEMORY, "no memory to read a suspended execution") : 0;
 }
 
-/* ---- Calls ---------------------------------------------------------------------------------------------------------- */
+/* ---- Calls ------------------------------------------------------------------------------------------------------ */
 
 static int create(struct nx_store *base, const struct nx_suspension_id *id, const struct nx_store_item *item,
                   struct nx_refusal *refused, struct nx_error *err) {
@@ -249,7 +251,7 @@ static int cancel(struct nx_store *base, const struct nx_suspension_id *id, stru
   return status;
 }
 
-/* ---- Time ----------------------------------------------------------------------------------------------------------- */
+/* ---- Time ------------------------------------------------------------------------------------------------------- */
 
 struct due {
   uint64_t now;
@@ -321,7 +323,7 @@ static void sweep(struct nx_store *base, uint64_t at_ms) {
   }
 }
 
-/* ---- Life ----------------------------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------------------------- */
 
 static void read_stats(struct nx_store *base, struct nx_store_stats *out) {
   out->waiting = atomic_load_explicit(&of(base)->waiting, memory_order_relaxed);

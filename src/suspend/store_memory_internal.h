@@ -10,8 +10,8 @@
  * An item is one block: this header, then its bytes. Whoever copies its bytes holds a reference and no lock; so a block
  * never changes its bytes: a commit puts another block in its place.
  *
- * Locks: shard → ended. Nobody charges, allocates an item or copies bytes under either of them, because a charge may
- * have others give back memory. Releasing is allowed. */
+ * Locks: shard → ended, never two shards. Nobody charges under them, because that may have others give back memory,
+ * nor copies the bytes of an item. Releasing a charge is allowed. */
 #ifndef NX_SUSPEND_STORE_MEMORY_INTERNAL_H
 #define NX_SUSPEND_STORE_MEMORY_INTERNAL_H
 
@@ -22,13 +22,13 @@
 #include "suspend/table.h"
 #include "base/timers.h"
 
-#define NX__SHARDS 64u /* a power of two */
+#define NX__SHARDS 128u /* a power of two */
 
 struct nx__source {
   struct nx__node node; /* first, the key follows */
   uint8_t hash[NX_HASH_BYTES];
   struct nx_timer until; /* kept until then, whether items refer to it or not */
-  uint32_t items;         /* that refer to it */
+  uint32_t items;         /* that refer to it, and who copies it */
   uint32_t size;
   char text[];
 };
@@ -78,7 +78,7 @@ static inline struct nx__shard *nx__shard_of(struct nx__memory_store *store, con
   return &store->shards[(key[0] ^ key[NX_SUSPENSION_ID_BYTES - 1]) % NX__SHARDS];
 }
 
-/* ---- Room ----------------------------------------------------------------------------------------------------------- */
+/* ---- Room ------------------------------------------------------------------------------------------------------- */
 
 /* Memory that the C library takes for a block of so many bytes. */
 size_t nx__block_bytes(size_t bytes);
@@ -102,7 +102,7 @@ void nx__item_release(struct nx__memory_store *store, struct nx__item *item);
 void nx__ended_add(struct nx__memory_store *store, struct nx__item *item);
 void nx__ended_remove(struct nx__memory_store *store, struct nx__item *item);
 
-/* ---- Sources -------------------------------------------------------------------------------------------------------- */
+/* ---- Sources ---------------------------------------------------------------------------------------------------- */
 
 /* One more item refers to it; NULL when it is not there. */
 struct nx__source *nx__source_hold(struct nx__memory_store *store, const uint8_t hash[NX_HASH_BYTES]);

@@ -14,7 +14,7 @@
 
 static uint64_t load(const _Atomic uint64_t *value) { return atomic_load_explicit(value, memory_order_relaxed); }
 
-/* ---- Items that ended make way ---------------------------------------------------------------------------------------- */
+/* ---- Items that ended make way ---------------------------------------------------------------------------------- */
 
 static void link_newest(struct nx__memory_store *store, struct nx__item *item) {
   item->ended.newer = NULL;
@@ -42,7 +42,7 @@ void nx__ended_remove(struct nx__memory_store *store, struct nx__item *item) {
   pthread_mutex_unlock(&store->ended.lock);
 }
 
-/* Takes the oldest, which becomes the newest: so it is not found again at once by others, nor when somebody reads it. */
+/* The oldest becomes the newest: so neither is it found again by others at once, nor when it is being read. */
 static bool next_ended(struct nx__memory_store *store, struct nx_suspension_id *id) {
   pthread_mutex_lock(&store->ended.lock);
   struct nx__item *item = store->ended.oldest;
@@ -60,11 +60,11 @@ static void release(struct nx__memory_store *store, size_t bytes) {
   nx_account_release(store->options.account, bytes);
 }
 
-/* Under the shard's lock: puts a block without bytes in the item's place. Its block pays for the new one, which so needs
- * no charge; 0 when somebody reads the item, or there is not even memory for that. */
-static size_t strip(struct nx__memory_store *store, struct nx__shard *shard, struct nx__item *item) {
+/* Under the shard's lock: puts a block without bytes in the item's place. The old block pays for the new one, which so
+ * needs no charge. False when somebody reads the item, or there is not even memory for that. */
+static bool strip(struct nx__memory_store *store, struct nx__shard *shard, struct nx__item *item, size_t *freed_bytes) {
   struct nx__item *bare = item->refs > 1 ? NULL : malloc(nx__item_bytes(0));
-  if (!bare) return 0;
+  if (!bare) return false;
   nx__ended_remove(store, item);
   memcpy(bare, item, nx__item_bytes(0));
   bare->size = 0;
@@ -73,33 +73,31 @@ static size_t strip(struct nx__memory_store *store, struct nx__shard *shard, str
   size_t freed = nx__block_bytes(nx__item_bytes(item->size)) - nx__block_bytes(nx__item_bytes(0));
   free(item);
   release(store, freed);
-  return freed;
+  *freed_bytes += freed;
+  return true;
 }
 
-static size_t strip_by_id(struct nx__memory_store *store, const struct nx_suspension_id *id) {
+static bool strip_by_id(struct nx__memory_store *store, const struct nx_suspension_id *id, size_t *freed_bytes) {
   struct nx__shard *shard = nx__shard_of(store, id->bytes);
   nx__lock(shard);
   struct nx__item *item = (struct nx__item *)nx__table_find(&shard->items, id);
-  size_t freed = item && item->state != NX_STORED_WAITING && item->size ? strip(store, shard, item) : 0;
+  bool stripped = item && item->state != NX_STORED_WAITING && item->size && strip(store, shard, item, freed_bytes);
   nx__unlock(shard);
-  return freed;
+  return stripped;
 }
 
-/* Oldest first; returns what that freed. Items that cannot be stripped now are passed over, a few of them. */
+/* Oldest first; returns what that freed. Items that are being read are passed over, a few of them. */
 static size_t make_way(struct nx__memory_store *store, size_t want_bytes) {
   enum { PASSED_OVER_MAX = 16 };
   struct nx_suspension_id id;
   size_t freed_bytes = 0;
   unsigned passed_over = 0;
-  while (freed_bytes < want_bytes && passed_over < PASSED_OVER_MAX && next_ended(store, &id)) {
-    size_t freed = strip_by_id(store, &id);
-    freed_bytes += freed;
-    passed_over += freed == 0;
-  }
+  while (freed_bytes < want_bytes && passed_over < PASSED_OVER_MAX && next_ended(store, &id))
+    passed_over += !strip_by_id(store, &id, &freed_bytes);
   return freed_bytes;
 }
 
-/* ---- Charging ------------------------------------------------------------------------------------------------------- */
+/* ---- Charging --------------------------------------------------------------------------------------------------- */
 
 size_t nx__block_bytes(size_t bytes) {
   size_t step = bytes >= OWN_MAPPING_BYTES ? 4096 : BLOCK_STEP_BYTES;
@@ -117,12 +115,13 @@ static bool take_share(struct nx__memory_store *store, size_t bytes) {
   return true;
 }
 
-static int refuse_store(struct nx__memory_store *store, size_t bytes, struct nx_refusal *refused, struct nx_error *err) {
+static int refuse_store(struct nx__memory_store *store, size_t bytes, struct nx_refusal *refused,
+                        struct nx_error *err) {
   *refused = (struct nx_refusal){"suspended", store->options.max_bytes, load(&store->charged_bytes), bytes};
   return nx_error_set(err, NX_ERR_OVERLOADED,
-                      "the store of suspended executions is full (layer: suspended): %lu of %lu bytes are used; "
-                      "SUSPEND_MAX_MB changes that",
-                      refused->used_bytes, refused->limit_bytes);
+                      "the store of suspended executions is full (layer: suspended): %lu of %lu bytes are used and %zu "
+                      "more needed; SUSPEND_MAX_MB sets the limit",
+                      refused->used_bytes, refused->limit_bytes, bytes);
 }
 
 static int refuse_container(struct nx__memory_store *store, size_t bytes, struct nx_refusal *refused,
@@ -174,7 +173,7 @@ void nx__item_release(struct nx__memory_store *store, struct nx__item *item) {
   nx__block_destroy(store, item, nx__item_bytes(item->size));
 }
 
-/* ---- Arrays of a shard ---------------------------------------------------------------------------------------------- */
+/* ---- Arrays of a shard ------------------------------------------------------------------------------------------ */
 
 static size_t heap_bytes(uint32_t capacity) { return capacity * sizeof(struct nx_timer *); }
 

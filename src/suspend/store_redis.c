@@ -117,8 +117,9 @@ static struct id_text text_of(const struct nx_suspension_id *id) {
 
 static bool parse_id(const redisReply *text, struct nx_suspension_id *id) {
   size_t bytes;
-  return text->len == 2 * sizeof id->bytes &&
-         !sodium_hex2bin(id->bytes, sizeof id->bytes, text->str, text->len, NULL, &bytes, NULL) && bytes == sizeof id->bytes;
+  if (text->len != 2 * sizeof id->bytes) return false;
+  int status = sodium_hex2bin(id->bytes, sizeof id->bytes, text->str, text->len, NULL, &bytes, NULL);
+  return !status && bytes == sizeof id->bytes;
 }
 
 /* [word, state, expires, wake, bytes] */
@@ -156,8 +157,8 @@ static int put_item(struct nx_store *base, const char *operation, const struct n
   nx__redis_add_text(&command, id_text.hex);
   nx__redis_add_text(&command, token_text.text);
   nx__redis_add_text(&command, state_words[item->state]);
-  nx__redis_add_ms(&command, item->expires_ms);
-  nx__redis_add_ms(&command, item->wake_ms);
+  nx__redis_add_number(&command, item->expires_ms);
+  nx__redis_add_number(&command, item->wake_ms);
   nx__redis_add_text(&command, sodium_bin2hex(hash, sizeof hash, item->source_hash, NX_HASH_BYTES));
   nx__redis_add(&command, item->bytes, item->size);
   return say_refused(nx__redis_tell(nx__redis_store_of(base), &command, err), item->size, refused);
@@ -203,7 +204,7 @@ static int lease(struct nx_store *base, const struct nx_suspension_id *id, uint6
   struct operation_on_item on;
   redisReply *reply = NULL;
   begin_on_item(&on, "lease", id, taken.token);
-  nx__redis_add_ms(&on.command, lease_ms);
+  nx__redis_add_number(&on.command, lease_ms);
   int status = nx__redis_ask(store, &on.command, ITEM_ELEMENTS, &reply, err);
   if (!reply) return status;
   int item_status = take_item(store, reply, out, err);
@@ -217,7 +218,7 @@ static int lease(struct nx_store *base, const struct nx_suspension_id *id, uint6
 static int extend(struct nx_store *base, struct nx_store_lease *lease, uint64_t lease_ms, struct nx_error *err) {
   struct operation_on_item on;
   begin_on_item(&on, "extend", &lease->id, lease->token);
-  nx__redis_add_ms(&on.command, lease_ms);
+  nx__redis_add_number(&on.command, lease_ms);
   return nx__redis_tell(nx__redis_store_of(base), &on.command, err);
 }
 
@@ -246,8 +247,8 @@ static size_t due(struct nx_store *base, uint64_t now_ms, struct nx_suspension_i
   redisReply *reply = NULL;
   size_t found = 0;
   nx__redis_begin(&command, "due");
-  nx__redis_add_ms(&command, now_ms);
-  nx__redis_add_ms(&command, max);
+  nx__redis_add_number(&command, now_ms);
+  nx__redis_add_number(&command, max);
   nx__redis_ask(nx__redis_store_of(base), &command, 1, &reply, NULL);
   for (size_t i = 1; reply && i < reply->elements && found < max; i++)
     found += parse_id(reply->element[i], &ids[found]);
@@ -284,7 +285,7 @@ static int keep_source(struct nx_store *base, const uint8_t hash[NX_HASH_BYTES],
   if (until_ms == UINT64_MAX) until_ms = nx_clock_realtime_ns() / NX_NS_PER_MS + SOURCE_OF_HANDLER_MS;
   nx__redis_begin(&command, "keep_source");
   nx__redis_add_text(&command, sodium_bin2hex(hex, sizeof hex, hash, NX_HASH_BYTES));
-  nx__redis_add_ms(&command, until_ms);
+  nx__redis_add_number(&command, until_ms);
   struct nx_error absent;
   status = nx__redis_tell(store, &command, &absent);
   if (status == -NX_ERR_NOT_FOUND) {

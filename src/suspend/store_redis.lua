@@ -9,16 +9,16 @@
 --   item:ID               hash: state, expires, wake, bytes; change: who changed it last; token, lease_until: the lease
 --   waiting               sorted set of ids by expiry: items that are WAITING
 --   wake                  sorted set of ids by when due() shall look at them: wake time, or end of the lease if later
---   source:HASH           hash: source, until; a field @NAME for each handler that refers to it, and no expiry meanwhile
+--   source:HASH           hash: source, until; a field @NAME for each handler that refers to it: no expiry meanwhile
 --   handlers              hash by name: HASH VERSION GRANTS
 --   heard:TOKEN           list: who heard that a handler changed
 --
 -- Every operation may be sent twice, since an answer may be lost: the caller draws a token for each, and a change that
 -- finds its own token in the item was made by the first attempt.
 --
--- Times are milliseconds of the server's clock. Those from outside stay text when they are stored, since Lua would write
--- large numbers with an exponent. A server that is full (maxmemory) refuses a script's first write if that needs memory:
--- operations that must go through then delete something first.
+-- Times are milliseconds of the server's clock. Those from outside stay text when they are stored, since Lua would
+-- write large numbers with an exponent. A server that is full (maxmemory) refuses a script's first write if that needs
+-- memory: operations that must go through then delete something first.
 
 local root, operation = KEYS[1], ARGV[1]
 local waiting_key, wake_key, handlers_key = root .. 'waiting', root .. 'wake', root .. 'handlers'

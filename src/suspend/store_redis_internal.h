@@ -14,7 +14,7 @@ struct nx__redis_store {
   struct nx_store base;
   struct nx__redis_link *link;
   struct nx__redis_watch *watch;
-  char channel[sizeof NX__REDIS_ROOT + 32]; /* of changes to handlers; Redis has channels for all its databases together */
+  char channel[sizeof NX__REDIS_ROOT + 32]; /* of changes to handlers; all databases of a Redis share channels */
   _Atomic uint64_t waiting;                 /* items, at the last sweep */
 };
 
@@ -30,8 +30,8 @@ struct nx__redis_token {
 struct nx__redis_token nx__redis_token_of(uint64_t number);
 uint64_t nx__redis_random_number(void);
 
-/* An operation of the script. 0 when the answer is ["ok", …] with `count` strings at least, else the error that its first
- * word stands for. The reply is set with 0 and NX_ERR_GONE; it is the caller's (freeReplyObject). */
+/* An operation of the script. 0 when the answer is ["ok", …] with `count` strings at least, else the error that its
+ * first word stands for. The reply is set with 0 and NX_ERR_GONE; it is the caller's (freeReplyObject). */
 int nx__redis_ask(struct nx__redis_store *store, struct nx__redis_command *command, size_t count, redisReply **reply,
                   struct nx_error *err);
 /* The same when nothing but its success counts. */

@@ -30,13 +30,13 @@ int suite_teardown(void **state);
 static inline uint64_t now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
 
 /* For what must come about by itself: looks each millisecond, and fails the test after half a minute. */
-#define eventually(condition)                                                     \
-  do {                                                                            \
-    uint64_t end_ns = nx_clock_ns() + 30 * NX_NS_PER_S;                           \
-    while (!(condition)) {                                                        \
+#define eventually(condition)                                                       \
+  do {                                                                              \
+    uint64_t end_ns = nx_clock_ns() + 30 * NX_NS_PER_S;                             \
+    while (!(condition)) {                                                          \
       if (nx_clock_ns() > end_ns) fail_msg("has never come about: %s", #condition); \
-      usleep(1000);                                                               \
-    }                                                                             \
+      usleep(1000);                                                                 \
+    }                                                                               \
   } while (0)
 
 /* ---- Items: all refer to one source, which is kept before each test ---------------------------------------------- */
@@ -67,7 +67,7 @@ int extend(struct nx_store *handle, struct nx_store_lease *lease, uint64_t lease
 int commit(struct nx_store *handle, struct nx_store_lease *lease, struct nx_store_item item);
 int cancel(struct nx_store *handle, struct nx_suspension_id id);
 int read_into(struct nx_store *handle, struct nx_suspension_id id, struct nx_stored *out);
-static inline void release(struct nx_store *handle, struct nx_store_lease *lease) { handle->ops->release(handle, lease); }
+static inline void release(struct nx_store *handle, struct nx_store_lease *held) { handle->ops->release(handle, held); }
 static inline void sweep(struct nx_store *handle) { handle->ops->sweep(handle, now_ms()); }
 int keep_source(struct nx_store *handle, const uint8_t *hash, const char *source, uint64_t until_ms);
 int load_source(struct nx_store *handle, const uint8_t *hash, struct nx_buf *out);

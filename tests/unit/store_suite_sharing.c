@@ -48,7 +48,7 @@ static void a_shorter_time_takes_nothing_back(void **state) {
 }
 
 static void a_source_stays_as_long_as_an_item_refers_to_it(void **state) {
-  uint64_t until_ms = now_ms() + 300, expires_ms = now_ms() + 1500;
+  uint64_t until_ms = now_ms() + 1000, expires_ms = now_ms() + 2500; /* time enough for the items to be made */
   assert_int_equal(keep_source(store, hash_a, "return 1", until_ms), 0);
   assert_int_equal(keep_source(store, hash_b, "return 2", until_ms), 0);
   create_from(1, hash_a, expires_ms);
@@ -62,7 +62,7 @@ static void a_source_stays_as_long_as_an_item_refers_to_it(void **state) {
 
 static void a_commit_keeps_the_source_for_longer(void **state) {
   struct nx_store_lease held;
-  uint64_t until_ms = now_ms() + 1500;
+  uint64_t until_ms = now_ms() + 2000; /* time enough for the commit */
   assert_int_equal(keep_source(store, hash_a, "return 1", until_ms), 0);
   create_from(1, hash_a, until_ms);
   assert_int_equal(lease(other, id_of(1), &held), 0);
@@ -159,7 +159,8 @@ static void changes_show_at_every_handle(void **state) {
   for (int i = 0; i < 6; i++) {
     struct nx_store *from = i % 2 ? store : other;
     uint64_t at_store = version_at(store), at_other = version_at(other);
-    assert_int_equal(i % 3 == 2 ? remove_handler(from, "cart") : put_handler(from, "cart", i % 3 ? hash_b : hash_a, ""), 0);
+    int status = i % 3 == 2 ? remove_handler(from, "cart") : put_handler(from, "cart", i % 3 ? hash_b : hash_a, "");
+    assert_int_equal(status, 0);
     eventually(version_at(store) != at_store);
     eventually(version_at(other) != at_other);
   }

@@ -104,9 +104,11 @@ static struct nx_job make_job(const char *source) {
 }
 
 static void run_here(struct nx_job *job) {
-  assert_int_equal(nx_exec_submit(exec, job), NX_JOB_ADMITTED);
-  nx_exec_run(exec, job);
-  assert_int_equal(job->state, NX_JOB_DONE);
+  enum nx_job_state job_state = nx_exec_submit(exec, job);
+  while (job_state != NX_JOB_DONE) {
+    if (job_state == NX_JOB_ADMITTED) job_state = nx_exec_run(exec, job);
+    if (job_state != NX_JOB_DONE && nx_exec_next(exec)) job_state = job->state; /* it waited, and goes on */
+  }
 }
 
 static const char *message_of(struct nx_job *job) {
@@ -132,7 +134,8 @@ static void outcomes(void **state) {
     {"throw new Error('top'); export default () => 1", NX_OUTCOME_COMPILATION_ERROR, "top"},
     {"const t = await new Promise(() => {}); export default () => 1", NX_OUTCOME_COMPILATION_ERROR, "never settles"},
     {"await new Promise(() => {})", NX_OUTCOME_EXECUTION_ERROR, "never settles"},
-    {"await new Promise((r) => setTimeout(r, 1))", NX_OUTCOME_EXECUTION_ERROR, "suspend"},
+    {"await new Promise((r) => setTimeout(r, 1)); return 1", NX_OUTCOME_SUCCESS, "1"},
+    {"await $ext.net.fetch('http://127.0.0.1/')", NX_OUTCOME_PERMISSION_DENIED, "ext:net"},
     {"const a = []; for (;;) a.push(new Uint8Array(65536))", NX_OUTCOME_MEMORY_LIMIT, "32 MiB"},
     {"try { new Uint8Array(1e9) } catch { return 'caught' }", NX_OUTCOME_SUCCESS, "\"caught\""},
     {"for (let i = 0; ; i++) $log(i)", NX_OUTCOME_RESOURCE_LIMIT, "host calls"},
