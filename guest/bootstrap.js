@@ -137,6 +137,8 @@
     return id;
   }
 
+  host.openCall = openCall;
+
   // Nobody waits for it any more; the host need not serve it.
   function cancelCall(id) {
     if (mapDelete(openCalls, id)) hostCall(OP.EXT_CANCEL, String(id));

@@ -7,9 +7,9 @@
 (function (host, globalThis) {
   "use strict";
 
-  const { Array, Map, Math, Number, Object, Reflect, RegExp, String, TextDecoder, TypeError, Uint8Array } = globalThis;
+  const { Array, Math, Number, Object, Reflect, RegExp, String, TextDecoder, TypeError, Uint8Array } = globalThis;
   const { decodeURIComponent, encodeURIComponent, parseInt } = globalThis;
-  const { encode: encodeUtf8, expose, uncurry } = host;
+  const { encode: encodeUtf8, expose, pairIterators, pairsOf, required, uncurry } = host;
   const charCodeAt = uncurry(String.prototype.charCodeAt);
   const decodeUtf8 = uncurry(TextDecoder.prototype.decode);
   const endsWith = uncurry(String.prototype.endsWith);
@@ -32,10 +32,6 @@
   const upper = uncurry(String.prototype.toUpperCase);
 
   const text = (value) => toWellFormed(`${value}`);
-
-  function required(given, count) {
-    if (given.length < count) throw new TypeError(`${count} argument${count > 1 ? "s" : ""} required`);
-  }
 
   // [before, after] the first `mark`; after is null when there is none.
   function cut(whole, mark) {
@@ -507,25 +503,15 @@
     return out;
   }
 
-  function pairOf(item) {
-    if (typeof item !== "object" && typeof item !== "function") throw new TypeError("expected pairs of name and value");
-    const pair = [...item];
-    if (pair.length !== 2) throw new TypeError("a pair has a name and a value");
-    return [text(pair[0]), text(pair[1])];
-  }
+  const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
 
   function listOf(init) {
-    if ((typeof init !== "object" && typeof init !== "function") || init === null) {
-      const input = text(init);
-      return parseForm(input[0] === "?" ? slice(input, 1) : input);
-    }
-    if (init[Symbol.iterator] !== undefined && init[Symbol.iterator] !== null) return Array.from(init, pairOf);
-    const record = new Map();
-    for (const key of Reflect.ownKeys(init))
-      if (Reflect.getOwnPropertyDescriptor(init, key)?.enumerable) record.set(text(key), text(init[key]));
-    return [...record];
+    if (isObject(init)) return pairsOf(init, text);
+    const input = text(init);
+    return parseForm(input[0] === "?" ? slice(input, 1) : input);
   }
 
+  const iterate = pairIterators("URLSearchParams");
   let linkParams; // (params, list, changed): what URL needs of the private fields
 
   class URLSearchParams {
@@ -538,6 +524,7 @@
         params.#changed = changed;
       };
       expose(this, (value) => #list in value);
+      host.formText = (value) => (isObject(value) && #list in value ? serializeForm(value.#list) : undefined);
     }
 
     constructor(init = "") {
@@ -627,32 +614,6 @@
     return (pair) => pair[0] === name && pair[1] === value;
   }
 
-  // Live: what is appended during an iteration is visited.
-  class ParamsIterator {
-    #list;
-    #read;
-    #at = 0;
-
-    constructor(list, read) {
-      list(); // throws at once when `this` was no URLSearchParams
-      this.#list = list;
-      this.#read = read;
-    }
-
-    next() {
-      const list = this.#list();
-      if (this.#at >= list.length) return { value: undefined, done: true };
-      return { value: this.#read(list[this.#at++]), done: false };
-    }
-  }
-  const iterate = (list, read) => new ParamsIterator(list, read);
-  const iteratorPrototype = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.iterator]()));
-  Object.setPrototypeOf(ParamsIterator.prototype, iteratorPrototype);
-  delete ParamsIterator.prototype.constructor;
-  Object.defineProperty(ParamsIterator.prototype, "next", { enumerable: true });
-  Object.defineProperty(ParamsIterator.prototype, Symbol.toStringTag,
-    { value: "URLSearchParams Iterator", configurable: true });
-
   // ---- URL --------------------------------------------------------------------------------------------------------
 
   function resolve(input, base) {
@@ -660,6 +621,12 @@
     const record = parseUrl(base, null);
     return record && parseUrl(input, record);
   }
+
+  // What fetch may be given: the serialized URL, null for what is none or carries a user or a password.
+  host.fetchableUrl = (input) => {
+    const url = parseUrl(text(input), null);
+    return url && !hasCredentials(url) ? serialize(url) : null;
+  };
 
   const optionalText = (value) => (value === undefined ? undefined : text(value));
 

@@ -11,7 +11,7 @@ import util from "node:util";
 
 // ---- The scripts, loaded as the guest does ------------------------------------------------------------------------
 
-// Node 20 has neither; the engine has both.
+// Node 20 has none of these; the engine has them all.
 if (!ArrayBuffer.prototype.transfer) {
   const detached = new WeakSet();
   Object.defineProperty(ArrayBuffer.prototype, "detached", { get() { return detached.has(this); }, configurable: true });
@@ -20,6 +20,9 @@ if (!ArrayBuffer.prototype.transfer) {
     return structuredClone(this, { transfer: [this] });
   };
 }
+
+Uint8Array.prototype.toBase64 ??= function () { return Buffer.from(this).toString("base64"); };
+Uint8Array.fromBase64 ??= (text) => Uint8Array.from(Buffer.from(text, "base64"));
 
 const WELL_FORMED = new RegExp("(?:[\\0-\\x7f]|[\\xc2-\\xdf][\\x80-\\xbf]|\\xe0[\\xa0-\\xbf][\\x80-\\xbf]|" +
   "[\\xe1-\\xec\\xee\\xef][\\x80-\\xbf]{2}|\\xed[\\x80-\\x9f][\\x80-\\xbf]|\\xf0[\\x90-\\xbf][\\x80-\\xbf]{2}|" +
@@ -48,7 +51,12 @@ const host = {
   },
   random: (bytes) => nodeCrypto.randomFillSync(bytes),
   sha: (bits, bytes) => new Uint8Array(nodeCrypto.createHash(`sha${bits}`).update(bytes).digest()),
+  // What fetch asked for last, and how it is answered.
+  openCall(extension, method, args, waiting) {
+    this.call = { extension, method, args: JSON.parse(JSON.stringify(args)), waiting };
+  },
 };
+host.openCall = host.openCall.bind(host);
 
 const web = Object.create(globalThis);
 const directory = new URL("../../guest/web/", import.meta.url);
@@ -524,11 +532,207 @@ describe("crypto", () => {
   });
 });
 
+// ---- fetch --------------------------------------------------------------------------------------------------------
+
+describe("Headers", () => {
+  const INITS = [undefined, null, 5, "a", {}, [], { a: 1, B: "x" }, [["a", "1"], ["A", "2"], ["b", ""]], [["a"]], [["a", "b", "c"]],
+    ["ab"], [5], new Map([["x", "y"]]), { "": "v" }, { "a b": "v" }, { "a:": "v" }, { é: "v" }, { a: "é" }, { a: "日" },
+    { a: " \t x \r\n" }, { a: "x\ny" }, { a: "x\0" }, { a: "x\ty" }, { __proto__: { a: "1" } },
+    { [Symbol("s")]: "v" }, [["set-cookie", "a=1"], ["Set-Cookie", "b=2"], ["a", "1"]], { a: Symbol() }, { a: undefined },
+    { "!#$%&'*+-.^_`|~09azAZ": "v" }, { a: "" }, { a: "\x01\x7f" }];
+
+  test("begin like node's", () => {
+    for (const init of INITS) same(() => [...new web.Headers(init)], () => [...new Headers(init)], util.inspect(init));
+    assert.deepEqual([...new web.Headers({ ["__proto__"]: "v" })], [["__proto__", "v"]]); // node's loses it
+    same(() => [...new web.Headers(new web.Headers([["b", "1"], ["b", "2"]]))], () => [["b", "1, 2"]]);
+  });
+
+  test("random changes leave what node's leave", () => {
+    const random = generator(11);
+    const NAMES = ["a", "A", "b", "accept", "Accept", "Set-Cookie", "set-cookie", "x-y", "X-Y", "bad name", "", "é"];
+    const VALUES = ["1", "2", " x ", "", "bad\n", "a, b", "é", "日"];
+    const CALLS = {
+      append: (headers, name, value) => headers.append(name, value),
+      set: (headers, name, value) => headers.set(name, value),
+      delete: (headers, name) => headers.delete(name),
+      get: (headers, name) => headers.get(name),
+      has: (headers, name) => headers.has(name),
+      getSetCookie: (headers) => headers.getSetCookie(),
+    };
+    for (let n = 0; n < 300; n++) {
+      const ours = new web.Headers(), theirs = new Headers();
+      for (let step = 0; step < 12; step++) {
+        const call = pick(random, Object.keys(CALLS)), name = pick(random, NAMES), value = pick(random, VALUES);
+        same(() => CALLS[call](ours, name, value), () => CALLS[call](theirs, name, value), `${call} ${name} ${value}`);
+      }
+      for (const part of ["entries", "keys", "values"]) assert.deepEqual([...ours[part]()], [...theirs[part]()]);
+      const seen = [];
+      ours.forEach(function (value, name, headers) { seen.push([name, value, this, headers === ours]); }, 7);
+      assert.deepEqual(seen.map(([name, value]) => [name, value]), [...theirs]);
+      assert.ok(seen.every(([, , self, same]) => Number(self) === 7 && same));
+    }
+  });
+
+  test("iterators are live, and of the platform's kind", () => {
+    const headers = new web.Headers({ a: "1", c: "3" });
+    const seen = [];
+    for (const [name] of headers) {
+      seen.push(name);
+      if (name === "a") headers.set("b", "2");
+    }
+    assert.deepEqual(seen, ["a", "b", "c"]);
+    assert.equal(headers.keys()[Symbol.toStringTag], "Headers Iterator");
+    assert.throws(() => web.Headers.prototype.entries.call({}), TypeError);
+    for (const call of ["append", "delete", "get", "has", "set", "forEach"]) assert.throws(() => headers[call](), TypeError);
+  });
+});
+
+describe("Response", () => {
+  const headOf = (response) => [response.type, response.url, response.redirected, response.status, response.ok,
+    response.statusText, response.bodyUsed, [...response.headers]];
+  const readWith = async (response, how) => {
+    try {
+      const value = await response[how]();
+      return how === "arrayBuffer" ? [...new Uint8Array(value)] : value;
+    } catch (error) {
+      return { thrown: error.name };
+    }
+  };
+  const BODIES = [undefined, null, "", "text", "\ufeffmark", "\ud800", '{"a":[1]}', "{bad", new Uint8Array([1, 2, 255]),
+    new Uint8Array([9, 0xef, 0xbb, 0xbf, 104, 105]).subarray(1), new ArrayBuffer(3), new DataView(new ArrayBuffer(4), 1, 2)];
+  const INITS = [undefined, null, {}, { status: 201, statusText: "Made" }, { status: 204 }, { status: "404" }, { status: 199 },
+    { status: 600 }, { status: 0 }, { status: 65736 }, { status: NaN }, { status: 200.9 }, { statusText: "é" }, { statusText: "日" },
+    { statusText: "a\nb" }, { headers: { "Content-Type": "x/y", a: "1" } }, { headers: [["a", "1"], ["a", "2"]] },
+    { headers: 5 }, 5, "init"];
+
+  test("begins and reads like node's", async () => {
+    for (const body of BODIES)
+      for (const init of INITS) {
+        const what = util.inspect([body, init]);
+        same(() => headOf(new web.Response(body, init)), () => headOf(new Response(body, init)), what);
+        for (const how of ["text", "json", "arrayBuffer"]) {
+          if (outcome(() => new Response(body, init)).thrown) continue;
+          const ours = new web.Response(body, init), theirs = new Response(body, init);
+          assert.deepEqual(await readWith(ours, how), await readWith(theirs, how), what);
+          assert.equal(ours.bodyUsed, theirs.bodyUsed, what);
+          assert.deepEqual(await readWith(ours, how), await readWith(theirs, how), what);
+          same(() => headOf(ours.clone()), () => headOf(theirs.clone()), what);
+        }
+      }
+  });
+
+  test("takes URLSearchParams, and refuses what it would have to guess at", async () => {
+    const response = new web.Response(new web.URLSearchParams({ a: "1 2", b: "é" }));
+    assert.equal(response.headers.get("content-type"), "application/x-www-form-urlencoded;charset=UTF-8");
+    assert.equal(await response.text(), "a=1+2&b=%C3%A9");
+    for (const body of [5, true, {}, [], Symbol(), () => 1]) assert.throws(() => new web.Response(body), TypeError);
+  });
+
+  test("bytes are the reader's own", async () => {
+    const given = new Uint8Array([1, 2, 3]);
+    const response = new web.Response(given), copy = response.clone();
+    given[0] = 9;
+    const bytes = await response.bytes();
+    assert.deepEqual(bytes, Uint8Array.of(1, 2, 3));
+    bytes[1] = 9;
+    assert.deepEqual([...new Uint8Array(await copy.arrayBuffer())], [1, 2, 3]);
+    await assert.rejects(copy.bytes(), TypeError);
+    assert.throws(() => copy.clone(), TypeError);
+    response.headers.set("a", "1");
+    assert.equal(copy.headers.get("a"), null);
+  });
+
+  test("json and error", async () => {
+    for (const [data, init] of [[{ a: 1 }], [null], ["x", { status: 201 }], [1, { headers: { "content-type": "a/b" } }],
+      [undefined], [() => 1], [1, { status: 204 }], [1, { status: 1 }]]) {
+      same(() => headOf(web.Response.json(data, init)), () => headOf(Response.json(data, init)), util.inspect([data, init]));
+      if (outcome(() => Response.json(data, init)).thrown) continue;
+      assert.deepEqual(await web.Response.json(data, init).json(), data);
+    }
+    same(() => headOf(web.Response.error()), () => headOf(Response.error()));
+    assert.throws(() => web.Response.error().headers.set("a", "1"), TypeError);
+    assert.throws(() => web.Response.prototype.status, TypeError);
+    await assert.rejects(web.Response.prototype.text.call({}), TypeError);
+  });
+});
+
+describe("fetch", () => {
+  const REPLY = { status: 200, statusText: "OK", url: "http://a/b", redirected: true, headers: { "Content-Type": "text/plain" } };
+
+  // What reaches the host for such arguments, or the name of the error.
+  async function asked(...args) {
+    host.call = null;
+    const promise = web.fetch(...args);
+    if (host.call) return host.call.args;
+    return promise.then(assert.fail, (error) => error.name);
+  }
+
+  test("asks the host", async () => {
+    const get = (url) => [url, { method: "GET", headers: {} }];
+    assert.deepEqual(await asked("HTTP://A:80/b?c#d"), get("http://a/b?c#d"));
+    assert.deepEqual([host.call.extension, host.call.method], ["net", "fetch"]);
+    assert.deepEqual(await asked(new web.URL("https://a/")), get("https://a/"));
+    assert.deepEqual(await asked("http://a/", null), get("http://a/"));
+    assert.deepEqual(await asked("http://a/", { method: "post", headers: { A: "1" }, body: "é\ud800" }),
+      ["http://a/", { method: "POST", headers: { a: "1", "content-type": "text/plain;charset=UTF-8" }, body: "é\ufffd" }]);
+    assert.deepEqual(await asked("http://a/", { method: "PUT", body: new web.URLSearchParams("a=b") }), ["http://a/",
+      { method: "PUT", headers: { "content-type": "application/x-www-form-urlencoded;charset=UTF-8" }, body: "a=b" }]);
+    assert.deepEqual(await asked("http://a/", { method: "PATCH", body: Uint8Array.of(255, 0) }),
+      ["http://a/", { method: "PATCH", headers: {}, bodyBase64: "/wA=" }]);
+    assert.deepEqual(await asked("http://a/", { method: "PUT", body: "", headers: [["content-type", "a/b"], ["x", "1"], ["X", "2"]] }),
+      ["http://a/", { method: "PUT", headers: { "content-type": "a/b", x: "1, 2" }, body: "" }]);
+    assert.deepEqual((await asked("http://a/", { headers: { ["__proto__"]: "1" } }))[1].headers, JSON.parse('{"__proto__":"1"}'));
+    for (const method of ["get", "delete", "options", "head", "patch", "x-own"]) {
+      const [, { method: sent }] = await asked("http://a/", { method });
+      assert.equal(sent, ["patch", "x-own"].includes(method) ? method : method.toUpperCase());
+    }
+  });
+
+  test("refuses by rejecting", async () => {
+    for (const args of [[], [""], ["/relative"], ["http://u:p@a/"], ["http://u@a/"], ["http://"], [Symbol()],
+      ["http://a/", 5], ["http://a/", { method: "a b" }], ["http://a/", { method: "trace" }], ["http://a/", { method: "CONNECT" }],
+      ["http://a/", { method: "日" }], ["http://a/", { body: "x" }], ["http://a/", { method: "HEAD", body: "" }],
+      ["http://a/", { method: "POST", body: {} }], ["http://a/", { method: "POST", body: 5 }], ["http://a/", { headers: { "a b": "" } }],
+      ["http://a/", { headers: null }], ["http://a/", { signal: {} }], ["http://a/", { redirect: "manual" }],
+      ["http://a/", { integrity: "sha256-x" }]])
+      assert.equal(await asked(...args), "TypeError", util.inspect(args));
+  });
+
+  async function answered(how, answer) {
+    const promise = web.fetch("http://a/");
+    host.call.waiting[how](answer);
+    return promise;
+  }
+
+  test("gives a Response", async () => {
+    const response = await answered("resolve", { ...REPLY, body: "\ufeffhé" });
+    assert.ok(response instanceof web.Response);
+    assert.deepEqual([response.type, response.status, response.ok, response.statusText, response.url, response.redirected],
+      ["basic", 200, true, "OK", "http://a/b", true]);
+    assert.deepEqual([...response.headers], [["content-type", "text/plain"]]);
+    assert.throws(() => response.headers.set("a", "1"), TypeError);
+    assert.throws(() => response.clone().headers.delete("content-type"), TypeError);
+    assert.equal(await response.clone().text(), "hé");
+    assert.equal(await response.text(), "hé");
+    assert.deepEqual(await (await answered("resolve", { ...REPLY, bodyBase64: "/wA=" })).bytes(), Uint8Array.of(255, 0));
+    const empty = await answered("resolve", { ...REPLY, status: 204, body: "" });
+    assert.deepEqual([await empty.text(), empty.bodyUsed], ["", false]);
+    assert.equal((await answered("resolve", { ...REPLY, status: 500, body: "" })).ok, false);
+  });
+
+  test("rejects with what the host says", async () => {
+    const cause = new Error("no route");
+    await assert.rejects(answered("reject", cause), { name: "TypeError", message: "fetch failed: no route", cause });
+    await assert.rejects(answered("resolve", { status: 200 }), TypeError);
+  });
+});
+
 // ---- How the globals look -----------------------------------------------------------------------------------------
 
 test("globals are defined as the platform does", () => {
-  const classes = ["TextEncoder", "TextDecoder", "URL", "URLSearchParams", "Crypto", "SubtleCrypto", "CryptoKey"];
-  assert.deepEqual(Object.getOwnPropertyNames(web).sort(), [...classes, "crypto", "structuredClone"].sort());
+  const classes = ["TextEncoder", "TextDecoder", "URL", "URLSearchParams", "Crypto", "SubtleCrypto", "CryptoKey", "Headers",
+    "Response"];
+  assert.deepEqual(Object.getOwnPropertyNames(web).sort(), [...classes, "crypto", "fetch", "structuredClone"].sort());
   for (const name of Object.getOwnPropertyNames(web)) {
     const { writable, enumerable, configurable } = Object.getOwnPropertyDescriptor(web, name);
     assert.deepEqual({ writable, enumerable, configurable }, { writable: true, enumerable: false, configurable: true });
@@ -537,7 +741,11 @@ test("globals are defined as the platform does", () => {
     assert.equal(web[name].prototype[Symbol.toStringTag], name);
     assert.equal(web[name].length, globalThis[name].length, name);
   }
-  for (const name of ["URL", "URLSearchParams", "TextEncoder", "TextDecoder"])
+  for (const name of ["URL", "URLSearchParams", "TextEncoder", "TextDecoder", "Headers"])
     assert.deepEqual(Object.keys(web[name].prototype).sort(), Object.keys(globalThis[name].prototype).sort(), name);
+  const members = new Set(Object.keys(Response.prototype)).add("bytes"); // which node 20 may lack
+  for (const absent of ["body", "blob", "formData"]) members.delete(absent);
+  assert.deepEqual(Object.keys(web.Response.prototype).sort(), [...members].sort());
   assert.equal(web.structuredClone.length, 1);
+  assert.equal(web.fetch.length, 1);
 });

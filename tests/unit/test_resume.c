@@ -280,6 +280,7 @@ static void the_top_level_makes_no_calls(void **state) {
   static const char *const sources[] = {
     "await $ext.a.b(); export default () => 1",
     "setTimeout(() => 1, 5); export default () => 1",
+    "await fetch('http://a'); export default () => 1",
   };
   for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
     assert_null(world_load(&s.world, sources[i]));
@@ -357,6 +358,48 @@ static void cleared_timers_are_cancelled_at_the_host(void **state) {
   assert_int_equal(s.cancelled, 1u << 2);
   assert_int_equal(resume(&s, "[" DONE(1) "]"), NX_STATUS_NEVER_SETTLES);
   assert_int_equal(s.cancelled, 1u << 2); /* it had its answer */
+  unload(&s);
+  world_close(&s.world);
+}
+
+/* ---- fetch ----------------------------------------------------------------------------------------------------------- */
+
+#define REPLY(body) \
+  "{\"status\":200,\"statusText\":\"OK\",\"url\":\"http://a/\",\"redirected\":false,\"headers\":{\"X-A\":\"1\"}," body "}"
+
+/* The conversions are tested against another implementation in tests/guest; here it is that they hold in the sandbox. */
+static void fetch_is_a_call(void **state) {
+  (void)state;
+  static const struct play plays[] = {
+    {"const r = await fetch('http://a'); return [r.status, r.headers.get('x-a'), await r.json(), r.bodyUsed]",
+     "net.fetch[\"http://a/\",{\"method\":\"GET\",\"headers\":{}}] ", {"[" OK(1, REPLY("\"body\":\"{\\\"k\\\":2}\"")) "]"},
+     "[200,\"1\",{\"k\":2},true]"},
+    {"const r = await fetch('http://a/', { method: 'post', body: new Uint8Array([255, 0]) }); return [...await r.bytes()]",
+     "net.fetch[\"http://a/\",{\"method\":\"POST\",\"headers\":{},\"bodyBase64\":\"/wA=\"}] ",
+     {"[" OK(1, REPLY("\"bodyBase64\":\"AP8=\"")) "]"}, "[0,255]"},
+    {"return await $ext.net.fetch('http://a/')", "net.fetch[\"http://a/\"] ", {"[" OK(1, REPLY("\"body\":\"x\"")) "]"},
+     REPLY("\"body\":\"x\"")},
+    {"return (await Promise.all(['http://a', 'http://b'].map((url) => fetch(url).then((r) => r.text())))).join()", NULL,
+     {"[" OK(2, REPLY("\"body\":\"b\"")) "]", "[" OK(1, REPLY("\"body\":\"a\"")) "]"}, "\"a,b\""},
+    {"const r = await fetch('http://a'); await $ext.time.sleep(1); return r.clone().text()", NULL,
+     {"[" OK(1, REPLY("\"body\":\"late\"")) "]", "[" DONE(2) "]"}, "\"late\""},
+    {"await fetch('http://a')", NULL, {"[" FAILED(1, "\"not allowed\"") "]"}, "!TypeError: fetch failed: not allowed"},
+    {"return await fetch('http://a').catch((e) => [e instanceof TypeError, e.cause.message])", NULL,
+     {"[" FAILED(1, "\"x\"") "]"}, "[true,\"x\"]"},
+    {"return await fetch('nowhere').catch((e) => e.name)", "", {0}, "\"TypeError\""},
+    {"Promise.prototype.then = Array.prototype.push = String.prototype.toLowerCase = Uint8Array.fromBase64 = null;"
+     "const r = await fetch('http://a'); return await r.text()", NULL, {"[" OK(1, REPLY("\"bodyBase64\":\"eA==\"")) "]"}, "\"x\""},
+  };
+  PERFORM(plays);
+}
+
+static void a_denied_fetch_is_a_permission_error(void **state) {
+  (void)state;
+  struct session s = {.refusal = NX_REPLY_DENIED};
+  world_open(&s.world);
+  load(&s, "await fetch('http://a')");
+  assert_int_equal(start(&s), NX_STATUS_DONE);
+  assert_non_null(strstr(s.world.thrown, "PermissionError: missing capability ext:net"));
   unload(&s);
   world_close(&s.world);
 }
@@ -508,6 +551,8 @@ int main(void) {
     cmocka_unit_test(timers_are_calls),
     cmocka_unit_test(errors_in_timers_are_logged),
     cmocka_unit_test(cleared_timers_are_cancelled_at_the_host),
+    cmocka_unit_test(fetch_is_a_call),
+    cmocka_unit_test(a_denied_fetch_is_a_permission_error),
     cmocka_unit_test(inputs_outlast_a_wait),
     cmocka_unit_test(waiting_clears_the_input),
     cmocka_unit_test(executions_go_on_elsewhere),
