@@ -2,7 +2,7 @@
  *
  * A suspended execution's memory as bytes: what differs from the handler's image, word by word, compressed.
  *
- * (The layout and the choice of compression, with its measurements, stand in patch.c.)
+ * (The format stands in patch.c, what it was chosen from in docs/suspend.md.)
  *
  * A patch is only meaningful over the very image it was made over: whoever keeps one keeps that image's hash beside it
  * (suspend/record.h). Its content is the work of a hostile guest; its form is checked in full: every length, index and
