@@ -102,11 +102,11 @@ static int grow(struct nx_instance *instance, uint32_t memory_bytes, bool (*gran
                       memory_bytes >> 20);
 }
 
-/* Writes into the window count as faults of this thread, as the guest's do (instance.c). */
 int nx_instance_restore(struct nx_instance *instance, const uint8_t *patch, size_t bytes,
                         bool (*grant)(void *budget, size_t bytes), void *budget, struct nx_error *err) {
   uint32_t memory_bytes;
   int status = nx_patch_memory_bytes(patch, bytes, instance->image, &memory_bytes, err);
   if (!status) status = grow(instance, memory_bytes, grant, budget, err);
+  nx__instance_begin_writing(instance);
   return status ? status : nx_patch_apply(patch, bytes, nx_wasm_memory(instance->wasm)->data, memory_bytes, err);
 }

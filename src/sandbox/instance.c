@@ -11,6 +11,7 @@
  *     fault of ours);
  *   - the key is (thread serial, minor + major faults), and thread serials are never reused;
  *   - the host writes into the window on the same thread, between the same two readings;
+ *   - what another thread than the list's does to the memory ends the list (nx__instance_begin_writing);
  *   - nothing here uses io_uring or process_vm_writev on a window.
  * As a canary every CANARY_INTERVAL-th reset scans anyway and ends the process when the lists differ. */
 #include <stdlib.h>
@@ -202,6 +203,11 @@ static void check_canary(struct nx_instance *instance) {
   nx_page_list_deinit(&known);
 }
 
+void nx__instance_begin_writing(struct nx_instance *instance) {
+  const struct nx_guest_thread *self = nx__thread_self();
+  if (!self || instance->list_thread != self->serial) instance->list_valid = false;
+}
+
 void nx__instance_find_private_pages(struct nx_instance *instance) {
   if (nx__sandbox.method == NX_RESET_SCAN) {
     scan(instance);
@@ -388,6 +394,7 @@ static bool guest_stack_is_exhausted(const struct nx_instance *instance) {
 static struct nx_guest_result enter(struct nx_instance *instance, const struct nx_guest_call *call,
                                     const struct nx_text *texts, uint32_t text_count,
                                     int32_t (*body)(void *argument)) {
+  nx__instance_begin_writing(instance);
   struct entry entry = {.wasm = instance->wasm, .texts = texts, .text_count = text_count};
   uint64_t input_bytes = 0;
   for (uint32_t i = 0; i < text_count; i++)

@@ -42,6 +42,9 @@ static inline struct nx_abi_call *nx__instance_call_area(const struct nx_instanc
 }
 /* Changes the accessible size. Pages past it are dropped and made inaccessible again. */
 bool nx__instance_fit_size(struct nx_instance *instance, uint32_t bytes);
+/* Before this thread, or the guest on it, changes the memory of an instance that another thread may have reset: the faults
+ * will not show in that one's counter. */
+void nx__instance_begin_writing(struct nx_instance *instance);
 /* Makes instance->pages the private pages, by the cheapest proof there is. Not with NX_RESET_REMAP. */
 void nx__instance_find_private_pages(struct nx_instance *instance);
 

@@ -4,6 +4,9 @@
  * reset brings the clean image back. Runs once for each reset method. */
 #include "sandbox_support.h"
 
+#include <pthread.h>
+#include <semaphore.h>
+
 #include "counting_account.h"
 #include "sandbox/instance.h"
 
@@ -207,6 +210,66 @@ static void damaged_patches_are_reset_away(void **state) {
   pair_close(&pair);
 }
 
+/* A thread that is there before it is needed: making it would be faults of the thread that resets. */
+struct other_thread {
+  sem_t go, done;
+  void (*body)(struct pair *pair, const struct nx_buf *patch);
+  struct pair *pair;
+  struct nx_buf patch;
+};
+
+static void *wait_and_work(void *argument) {
+  struct other_thread *other = argument;
+  struct nx_error err;
+  assert_int_equal(nx_sandbox_thread_enter(&err), 0);
+  sem_wait(&other->go);
+  other->body(other->pair, &other->patch);
+  sem_post(&other->done);
+  nx_sandbox_thread_leave();
+  return NULL;
+}
+
+static void restore_here(struct pair *pair, const struct nx_buf *patch) {
+  struct nx_error err;
+  if (restore(&pair->to, patch, &err)) fail_msg("%s", err.text);
+}
+
+static void run_here(struct pair *pair, const struct nx_buf *patch) {
+  (void)patch;
+  run_until_it_waits(&pair->to);
+}
+
+/* What this thread knows of the private pages must not outlive what another one does to them. */
+static void reset_after_another_thread(void (*body)(struct pair *pair, const struct nx_buf *patch)) {
+  struct pair pair;
+  struct nx_error err;
+  pthread_t thread;
+  struct other_thread other = {.body = body, .pair = &pair};
+  pair_open(&pair, small);
+  run_until_it_waits(&pair.from);
+  if (nx_instance_suspend(pair.from.instance, &other.patch, &err)) fail_msg("%s", err.text);
+  sem_init(&other.go, 0, 0);
+  sem_init(&other.done, 0, 0);
+  assert_int_equal(pthread_create(&thread, NULL, wait_and_work, &other), 0);
+  for (unsigned i = 0; i < 8; i++) nx_instance_reset(pair.to.instance);
+  sem_post(&other.go);
+  sem_wait(&other.done);
+  assert_reset_is_clean(&pair.to);
+  pthread_join(thread, NULL);
+  nx_buf_deinit(&other.patch);
+  pair_close(&pair);
+}
+
+static void a_thread_may_restore_and_another_reset(void **state) {
+  (void)state;
+  reset_after_another_thread(restore_here);
+}
+
+static void a_thread_may_run_and_another_reset(void **state) {
+  (void)state;
+  reset_after_another_thread(run_here);
+}
+
 static void only_a_stack_at_rest_is_suspended(void **state) {
   (void)state;
   struct pair pair;
@@ -232,6 +295,8 @@ int main(void) {
     cmocka_unit_test(growth_is_granted_or_refused),
     cmocka_unit_test(a_refused_suspension_leaves_nothing),
     cmocka_unit_test(damaged_patches_are_reset_away),
+    cmocka_unit_test(a_thread_may_restore_and_another_reset),
+    cmocka_unit_test(a_thread_may_run_and_another_reset),
     cmocka_unit_test(only_a_stack_at_rest_is_suspended),
   };
   int failed = 0;
