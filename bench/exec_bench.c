@@ -253,7 +253,12 @@ static bool show_waiting_handler(struct bench *bench, struct nx_instance *instan
   return ok;
 }
 
-static bool suspend_round(struct bench *bench, struct nx_instance *instance, bool measured, size_t *patch_bytes) {
+struct suspend_samples {
+  struct samples suspend, restore, reset;
+  size_t patch_bytes;
+};
+
+static bool suspend_round(struct bench *bench, struct nx_instance *instance, struct suspend_samples *out) {
   NX_BUF_AUTO patch = {0};
   const struct nx_text absent = {0}, args = {"{\"id\":7}", 8};
   struct nx_guest_call call = waiting_call(bench);
@@ -262,40 +267,48 @@ static bool suspend_round(struct bench *bench, struct nx_instance *instance, boo
     return fail(bench, "the guest does not wait", NULL);
   uint64_t began = nx_clock_ns();
   if (nx_instance_suspend(instance, &patch, &bench->err)) return fail(bench, "suspend", NULL);
-  uint64_t suspended = nx_clock_ns();
+  take(&out->suspend, nx_clock_ns() - began);
   nx_instance_reset(instance);
-  uint64_t clean = nx_clock_ns();
+  began = nx_clock_ns();
   if (nx_instance_restore(instance, (const uint8_t *)patch.data, patch.len, grant_all, NULL, &bench->err))
     return fail(bench, "restore", NULL);
   uint64_t restored = nx_clock_ns();
   nx_instance_reset(instance);
-  uint64_t ended = nx_clock_ns();
-  if (measured) {
-    take(&bench->whole, suspended - began);
-    take(&bench->guest, restored - clean);
-    take(&bench->reset, ended - restored);
-  }
-  *patch_bytes = patch.len;
+  take(&out->restore, restored - began);
+  take(&out->reset, nx_clock_ns() - restored);
+  out->patch_bytes = patch.len;
   return true;
 }
 
-static bool measure_suspend(struct bench *bench) {
+static bool suspend_rounds(struct bench *bench, struct suspend_samples *out) {
   struct nx_instance *instance;
-  size_t patch_bytes = 0;
+  unsigned rounds = out->suspend.capacity;
   if (nx_instance_create(&instance, &bench->err)) return fail(bench, "instance", NULL);
   bool ok = show_waiting_handler(bench, instance);
-  unsigned rounds = bench->rounds / SUSPEND_ROUNDS_DIVISOR;
-  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, false, &patch_bytes);
-  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, true, &patch_bytes);
+  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, out);
+  out->suspend.count = out->restore.count = out->reset.count = 0; /* that was to warm up */
+  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, out);
   if (ok && nx_instance_verify(instance)) ok = fail(bench, "the instance is not clean after the last reset", NULL);
   nx_instance_destroy(instance);
-  if (!ok) return false;
-  printf("\"suspend\":{");
-  report("suspend_us", &bench->whole, ",");
-  report("restore_us", &bench->guest, ",");
-  report("reset_us", &bench->reset, ",");
-  printf("\"patch_bytes\":%zu},", patch_bytes);
-  return true;
+  return ok;
+}
+
+static bool measure_suspend(struct bench *bench) {
+  struct suspend_samples samples = {0};
+  unsigned rounds = bench->rounds / SUSPEND_ROUNDS_DIVISOR + 1;
+  bool ok = samples_init(&samples.suspend, rounds) && samples_init(&samples.restore, rounds) &&
+            samples_init(&samples.reset, rounds) && suspend_rounds(bench, &samples);
+  if (ok) {
+    printf("\"suspend\":{");
+    report("suspend_us", &samples.suspend, ",");
+    report("restore_us", &samples.restore, ",");
+    report("reset_us", &samples.reset, ",");
+    printf("\"patch_bytes\":%zu},", samples.patch_bytes);
+  }
+  free(samples.suspend.ns);
+  free(samples.restore.ns);
+  free(samples.reset.ns);
+  return ok;
 }
 
 /* ---- What happens once per handler or instance ------------------------------------------------------------------------ */
