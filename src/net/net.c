@@ -208,7 +208,8 @@ static void take_finished(struct nx_net *net) {
 }
 
 static int next_look_ms(const struct nx_net *net) {
-  if (net->running_count < net->max_concurrent && !TAILQ_EMPTY(&net->waiting)) return 0;
+  bool has_place = net->running_count < net->max_concurrent;
+  if (net->must_end || (has_place && !TAILQ_EMPTY(&net->waiting))) return 0;
   uint64_t now_ns = nx_clock_ns(), next_ns = now_ns + POLL_MS_MAX * NX_NS_PER_MS;
   const struct nx_net_fetch *fetch;
   TAILQ_FOREACH(fetch, &net->waiting, link) next_ns = nx_min_u64(next_ns, fetch->deadline_ns);

@@ -184,6 +184,8 @@ static int describe(const struct nx_net_transfer *transfer, CURLcode result, str
     return nx_error_set(err, NX_ERR_UNAVAILABLE, "%.100s: the server's certificate is not valid", host);
   case CURLE_SSL_CACERT_BADFILE:
     return nx_error_set(err, NX_ERR_UNAVAILABLE, "there are no certificate authorities (install ca-certificates)");
+  case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9, which is how libcurl reads what has no status line */
+  case CURLE_WEIRD_SERVER_REPLY: return nx_error_set(err, NX_ERR_UNAVAILABLE, "%.100s: the answer is not HTTP", host);
   case CURLE_GOT_NOTHING:
   case CURLE_RECV_ERROR:
   case CURLE_SEND_ERROR:
