@@ -39,6 +39,14 @@ static bool is_value(const char *text, size_t bytes) {
   return true;
 }
 
+/* Looked at after each header: what did not fit may have been cut anywhere. */
+static int check_headers_fit(const struct nx_net_request *request, struct nx_error *err) {
+  if (request->headers.starved_bytes) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the request's headers");
+  if (request->headers.failed)
+    return nx_error_set(err, NX_ERR_INVALID, "headers: more than %zu bytes", NX_NET_REQUEST_HEADER_BYTES_MAX);
+  return 0;
+}
+
 static int add_header(struct nx_net_request *request, yyjson_val *name, yyjson_val *value, struct nx_error *err) {
   if (!yyjson_is_str(name) || !yyjson_is_str(value))
     return nx_error_set(err, NX_ERR_INVALID, "headers: names and values must be strings");
@@ -55,7 +63,7 @@ static int add_header(struct nx_net_request *request, yyjson_val *name, yyjson_v
   nx_buf_str(&request->headers, bytes ? ": " : ";");
   nx_buf_add(&request->headers, text, bytes);
   nx_buf_char(&request->headers, 0);
-  return 0;
+  return check_headers_fit(request, err);
 }
 
 static int add_pairs(struct nx_net_request *request, yyjson_val *pairs, struct nx_error *err) {
@@ -89,10 +97,7 @@ static int take_headers(struct nx_net_request *request, yyjson_val *headers, con
     nx_buf_lit(&request->headers, "traceparent: ");
     nx_buf_add(&request->headers, traceparent, strlen(traceparent) + 1);
   }
-  if (request->headers.starved_bytes) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the request's headers");
-  if (request->headers.failed)
-    return nx_error_set(err, NX_ERR_INVALID, "headers: more than %zu bytes", NX_NET_REQUEST_HEADER_BYTES_MAX);
-  return 0;
+  return check_headers_fit(request, err);
 }
 
 bool nx__net_header_is(const char *header, const char *name) {

@@ -117,16 +117,19 @@ static inline void put(int fd, const char *data, size_t bytes) {
 }
 static inline void say(int fd, const char *text) { put(fd, text, strlen(text)); }
 
+static _Thread_local bool is_head; /* the request that is answered: without a body */
+
 static inline void answer(int fd, const char *headers, const char *body, size_t bytes) {
   char head[512];
   snprintf(head, sizeof head, "HTTP/1.1 200 Fine\r\nContent-Length: %zu\r\n%s\r\n", bytes, headers);
   say(fd, head);
-  put(fd, body, bytes);
+  if (!is_head) put(fd, body, bytes);
 }
 
 static inline void answer_redirect(int fd, const char *path) {
   char head[8192];
-  snprintf(head, sizeof head, "HTTP/1.1 %.3s Elsewhere\r\nContent-Length: 4\r\nLocation: %s\r\n\r\ngone", path, path + 4);
+  snprintf(head, sizeof head, "HTTP/1.1 %.3s Elsewhere\r\nContent-Length: 4\r\nLocation: %s\r\n\r\n%s", path, path + 4,
+           is_head ? "" : "gone");
   say(fd, head);
 }
 
@@ -217,8 +220,8 @@ static inline void *serve_connection(void *argument) {
   char *request = malloc(size), path[4096];
   for (size_t bytes; (bytes = read_request(fd, request, size));) {
     atomic_fetch_add(&server.requests, 1);
+    is_head = !strncmp(request, "HEAD ", 5);
     if (sscanf(request, "%*s %4095s", path) != 1 || !serve(fd, path, request, bytes)) break;
-    if (!strncmp(request, "HEAD ", 5)) break; /* what was answered has a body */
   }
   free(request);
   close(fd);
@@ -324,7 +327,7 @@ static inline const char *outcome(struct nx_net *net, bool success, const char *
   reply_await(&reply);
   if (reply.success != success) fail_msg("%s: %s", args, reply.json);
   free(args);
-  return reply.json;
+  return reply.json ? reply.json : "";
 }
 
 static inline const char *get(struct nx_net *net, const char *format, ...) {
