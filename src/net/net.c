@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The client's thread and its queue. A fetch is incoming (handed over, nobody has looked at it), then waiting for one of the
- * max_concurrent places, then running. Answered means that `done` was called, exactly once. */
+ * The client's thread and its queue. A fetch is incoming (handed over, nobody has looked at it), then waiting for one of
+ * the max_concurrent places, then running. Answered means that `done` was called, exactly once. */
 #include "net/net.h"
 
 #include <pthread.h>
@@ -57,7 +57,7 @@ struct nx_net {
   bool must_end; /* is_stopping, as last seen */
 };
 
-/* ---- The end of a fetch -------------------------------------------------------------------------------------------- */
+/* ---- The end of a fetch ----------------------------------------------------------------------------------------- */
 
 static void free_fetch(struct nx_net *net, struct nx_net_fetch *fetch) {
   nx__net_request_deinit(&fetch->request);
@@ -106,7 +106,7 @@ static void end_running(struct nx_net *net, struct nx_net_fetch *fetch) {
   free_fetch(net, fetch);
 }
 
-/* ---- Time and cancelling ------------------------------------------------------------------------------------------- */
+/* ---- Time and cancelling ---------------------------------------------------------------------------------------- */
 
 /* Fills `failure` when the fetch has no more time or nobody to wait for it. */
 static bool is_over(const struct nx_net *net, struct nx_net_fetch *fetch, uint64_t now_ns, bool is_connecting) {
@@ -146,7 +146,7 @@ static void end_overdue(struct nx_net *net) {
   }
 }
 
-/* ---- The thread ---------------------------------------------------------------------------------------------------- */
+/* ---- The thread ------------------------------------------------------------------------------------------------- */
 
 /* False when there is nothing more to do, ever. */
 static bool take_incoming(struct nx_net *net) {
@@ -235,7 +235,7 @@ static void *run(void *argument) {
   return NULL;
 }
 
-/* ---- The interface ------------------------------------------------------------------------------------------------- */
+/* ---- The interface ---------------------------------------------------------------------------------------------- */
 
 int nx_net_check_allow(const char *allow, struct nx_error *err) {
   struct nx_net_allow list;
@@ -248,7 +248,8 @@ static int open_curl(struct nx_net_context *context, struct nx_error *err) {
   int status = nx__curl_load(&context->curl, err);
   if (status) return status;
   context->multi = context->curl.multi_init();
-  if (context->multi && !context->curl.multi_setopt(context->multi, CURLMOPT_MAXCONNECTS, IDLE_CONNECTIONS_MAX)) return 0;
+  if (context->multi && !context->curl.multi_setopt(context->multi, CURLMOPT_MAXCONNECTS, IDLE_CONNECTIONS_MAX))
+    return 0;
   context->curl.multi_cleanup(context->multi);
   nx__curl_unload(&context->curl);
   return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for libcurl");

@@ -17,8 +17,8 @@
  *
  * Ownership: the caller owns the client; a request's texts are copied.
  * Threads:   nx_net_fetch, nx_net_abandon: any. `done` is called on the client's thread.
- * Limits:    concurrent fetches, waiting ones (1,024), redirects, time (the wait included), header and body bytes. Texts are
- *            charged to the account, and a flat amount for what libcurl takes per running fetch. */
+ * Limits:    concurrent fetches, waiting ones (1,024), redirects, time (the wait included), header and body bytes. Texts
+ *            are charged to the account, and a flat amount for what libcurl takes per running fetch. */
 #ifndef NX_NET_NET_H
 #define NX_NET_NET_H
 
@@ -50,15 +50,15 @@ int nx_net_check_allow(const char *allow, struct nx_error *err);
 
 /* Called exactly once per fetch. `success`: `json` is {status, statusText, url, redirected, headers: {name: value},
  * body} (body a string; bodyBase64 instead when it is not UTF-8). Names of headers are in lower case, values of the same
- * name joined by ", "; but several of set-cookie are an array. Otherwise `json` is a JSON string, the message of the error
- * that the handler gets. Borrowed until it returns. */
+ * name joined by ", "; but several of set-cookie are an array. Otherwise `json` is a JSON string, the message of the
+ * error that the handler gets. Borrowed until it returns. */
 typedef void nx_net_done_fn(void *opaque, bool success, const char *json, size_t bytes);
 
-/* `args` is the guest's JSON array [url, {method, headers, body, bodyBase64, timeoutMs}?]: hostile. `headers` is an object or an
- * array of [name, value]. `traceparent` ("" for none) is passed on unless the handler sets one.
- * What cannot be done is told by `done`, on the client's thread. That may be before this has returned to its caller: who keeps
- * the result must set it under the lock that `done` takes. NULL only when there is no memory, or no thread can be made; then
- * `done` is not called. */
+/* `args` is the guest's JSON array [url, {method, headers, body, bodyBase64, timeoutMs}?]: hostile. `headers` is an
+ * object or an array of [name, value]. `traceparent` ("" for none) is passed on unless the handler sets one.
+ * What cannot be done is told by `done`, on the client's thread. That may be before this has returned to its caller: who
+ * keeps the result must set it under the lock that `done` takes. NULL only when there is no memory, or no thread can be
+ * made; then `done` is not called. */
 struct nx_net_fetch *nx_net_fetch(struct nx_net *net, const char *args, size_t args_bytes, const char *traceparent,
                                   nx_net_done_fn *done, void *opaque);
 /* Nobody waits for it any more: it is ended soon; `done` is still called. Only before `done` has returned. */

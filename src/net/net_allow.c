@@ -21,7 +21,7 @@ struct nx_net_allow_entry {
   struct nx_net_address address; /* of an address or network */
 };
 
-/* ---- Names --------------------------------------------------------------------------------------------------------- */
+/* ---- Names ------------------------------------------------------------------------------------------------------ */
 
 /* Would some resolver or URL parser read it as a spelling of an IPv4 address ("2130706433", "0x7f.1")? Top-level
  * domains are never numbers. */
@@ -45,7 +45,7 @@ static bool is_name(const char *name) {
   }
 }
 
-/* ---- Parsing ------------------------------------------------------------------------------------------------------- */
+/* ---- Parsing ---------------------------------------------------------------------------------------------------- */
 
 static char *trim(char *text) {
   text += strspn(text, " \t");
@@ -133,7 +133,8 @@ int nx__net_allow_init(struct nx_net_allow *allow, const char *text, struct nx_e
   *allow = (struct nx_net_allow){._text = strdup(text), ._entries = calloc(count, sizeof *allow->_entries)};
   bool has_memory = allow->_text && allow->_entries;
   for (char *c = allow->_text; has_memory && *c; c++) *c = (char)tolower((unsigned char)*c);
-  int status = has_memory ? parse_entries(allow, text, err) : nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for NET_ALLOW");
+  int status = has_memory ? parse_entries(allow, text, err)
+                          : nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for NET_ALLOW");
   if (status) nx__net_allow_deinit(allow);
   return status;
 }
@@ -144,7 +145,7 @@ void nx__net_allow_deinit(struct nx_net_allow *allow) {
   *allow = (struct nx_net_allow){0};
 }
 
-/* ---- Judging ------------------------------------------------------------------------------------------------------- */
+/* ---- Judging ---------------------------------------------------------------------------------------------------- */
 
 static bool has_port(const struct nx_net_allow_entry *entry, uint16_t port) {
   return entry->port ? entry->port == port : port == PORT_HTTP || port == PORT_HTTPS;

@@ -9,7 +9,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* ---- Headers ------------------------------------------------------------------------------------------------------- */
+/* ---- Headers ---------------------------------------------------------------------------------------------------- */
 
 static bool is_token(const char *text, size_t bytes) {
   static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~";
@@ -84,7 +84,8 @@ static int add_members(struct nx_net_request *request, yyjson_val *members, stru
   return status;
 }
 
-static int take_headers(struct nx_net_request *request, yyjson_val *headers, const char *traceparent, struct nx_error *err) {
+static int take_headers(struct nx_net_request *request, yyjson_val *headers, const char *traceparent,
+                        struct nx_error *err) {
   int status = 0;
   if (yyjson_is_arr(headers))
     status = add_pairs(request, headers, err);
@@ -118,7 +119,7 @@ bool nx__net_request_has_header(const struct nx_net_request *request, const char
   return false;
 }
 
-/* ---- URL, method, body, time --------------------------------------------------------------------------------------- */
+/* ---- URL, method, body, time ------------------------------------------------------------------------------------ */
 
 static int take_url(struct nx_net_request *request, yyjson_val *url, struct nx_error *err) {
   if (!yyjson_is_str(url)) return nx_error_set(err, NX_ERR_INVALID, "expected a URL and, if wanted, an object of options");
@@ -190,7 +191,7 @@ static int take_timeout(struct nx_net_request *request, yyjson_val *timeout_ms, 
   return 0;
 }
 
-/* ---- The whole ----------------------------------------------------------------------------------------------------- */
+/* ---- The whole -------------------------------------------------------------------------------------------------- */
 
 /* NULL for null as well: both mean that the handler gave none. */
 static yyjson_val *member(yyjson_val *options, const char *name) {

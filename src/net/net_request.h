@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a handler asks of `net`, checked: nothing in a request can forge a header, a method or a second request. Whether it
- * may go where its URL says is judged elsewhere (net/net_url.h).
+ * What a handler asks of `net`, checked: nothing in a request can forge a header, a method or a second request. Whether
+ * it may go where its URL says is judged elsewhere (net/net_url.h).
  * Ownership: the request owns its texts, charged to the account that its buffers are given.
  * Threads:   one at a time.
  * Limits:    the URL, the method and the headers; the body by what a handler can pass to the host. */

@@ -8,7 +8,7 @@
 
 #include "base/json_text.h"
 
-/* ---- Collecting ---------------------------------------------------------------------------------------------------- */
+/* ---- Collecting ------------------------------------------------------------------------------------------------- */
 
 void nx__net_response_init(struct nx_net_response *response, size_t max_body_bytes, struct nx_account *account) {
   *response = (struct nx_net_response){.body.account = account, ._headers.account = account};
@@ -96,7 +96,7 @@ int nx__net_response_add_body(struct nx_net_response *response, const char *data
   return response->body.failed ? nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the response") : 0;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------- */
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
 struct header {
   const char *name, *value;

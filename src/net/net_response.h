@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a server answers, collected as it arrives and written as JSON for the handler. The server is as little trusted as the
- * handler.
+ * What a server answers, collected as it arrives and written as JSON for the handler. The server is as little trusted as
+ * the handler.
  * Ownership: the response owns its bytes, charged to the account.
  * Threads:   one at a time.
  * Limits:    bytes and lines of the head, trailers included; bytes of the body. Passed: the append fails. */

@@ -14,7 +14,7 @@
 /* An address that does not answer after 1 + 2 s makes way for the host's next one. */
 #define SYN_RETRIES 1
 
-/* ---- What libcurl calls -------------------------------------------------------------------------------------------- */
+/* ---- What libcurl calls ----------------------------------------------------------------------------------------- */
 
 /* The one place where connections begin: with an address that DNS has answered, whatever the URL looked like. */
 static curl_socket_t open_socket(void *opaque, curlsocktype purpose, struct curl_sockaddr *to) {
@@ -24,8 +24,8 @@ static curl_socket_t open_socket(void *opaque, curlsocktype purpose, struct curl
   if (transfer->_is_given_up) return CURL_SOCKET_BAD;
   if (!nx__net_address_from_socket(&address, &to->addr, to->addrlen) ||
       !nx__net_allow_has_address(&transfer->_context->allow, &address, transfer->_url.port)) {
-    nx_error_set(&transfer->_refusal, NX_ERR_INVALID, "the address of %.100s is not public, and NET_ALLOW does not list it",
-                 transfer->_url.host);
+    nx_error_set(&transfer->_refusal, NX_ERR_INVALID,
+                 "the address of %.100s is not public, and NET_ALLOW does not list it", transfer->_url.host);
     return CURL_SOCKET_BAD;
   }
   transfer->_refusal.code = NX_OK; /* of the host's addresses this one is allowed */
@@ -47,7 +47,7 @@ static size_t take_body(char *data, size_t one, size_t bytes, void *opaque) {
   return nx__net_response_add_body(&transfer->_response, data, bytes, &transfer->_refusal) ? 0 : bytes;
 }
 
-/* ---- One hop ------------------------------------------------------------------------------------------------------- */
+/* ---- One hop ---------------------------------------------------------------------------------------------------- */
 
 static bool is_one_of(const char *header, const char *const names[], size_t count) {
   for (size_t i = 0; i < count; i++)
@@ -127,7 +127,7 @@ static int begin_hop(struct nx_net_transfer *transfer, struct nx_net_url url, vo
   return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a request");
 }
 
-/* ---- Redirects ----------------------------------------------------------------------------------------------------- */
+/* ---- Redirects -------------------------------------------------------------------------------------------------- */
 
 static bool is_redirect(long status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
@@ -158,7 +158,7 @@ static int follow(struct nx_net_transfer *transfer, const char *location, long s
   return begin_hop(transfer, url, owner, err);
 }
 
-/* ---- The whole ----------------------------------------------------------------------------------------------------- */
+/* ---- The whole -------------------------------------------------------------------------------------------------- */
 
 int nx__net_transfer_begin(struct nx_net_transfer *transfer, const struct nx_net_context *context,
                            struct nx_net_request *request, void *owner, struct nx_error *err) {

@@ -57,7 +57,7 @@ void nx__net_transfer_end(struct nx_net_transfer *transfer);
 bool nx__net_transfer_is_connecting(const struct nx_net_transfer *transfer);
 /* Is a thread of libcurl's looking up the host's name? */
 bool nx__net_transfer_is_looking_up(const struct nx_net_transfer *transfer);
-/* Nobody wants the result any more, but the lookup cannot be cut: the hop fails as soon as it has ended. The request may go. */
+/* Nobody wants the result any more, but the lookup cannot be cut: the hop fails as soon as it has ended. */
 void nx__net_transfer_give_up(struct nx_net_transfer *transfer);
 
 #endif

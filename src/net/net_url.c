@@ -45,7 +45,8 @@ static bool get_host(struct nx_net_url *url, const struct nx_curl_api *curl) {
 
 static int take_parts(struct nx_net_url *url, const struct nx_curl_api *curl, const char *text, struct nx_error *err) {
   char scheme[8], port[8];
-  CURLUcode code = curl->url_set(url->parsed, CURLUPART_URL, text, CURLU_DISALLOW_USER);
+  /* What is no ASCII in path and query is percent-encoded; in the host it stays, and is refused with it. */
+  CURLUcode code = curl->url_set(url->parsed, CURLUPART_URL, text, CURLU_DISALLOW_USER | CURLU_URLENCODE);
   if (!code) code = curl->url_set(url->parsed, CURLUPART_FRAGMENT, NULL, 0);
   if (code) return refuse_text(code, err);
   if (!get_part(url, curl, CURLUPART_SCHEME, scheme, sizeof scheme)) return refuse_text(CURLUE_BAD_SCHEME, err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * May a request go to this URL? The parsed form that was judged is the one that libcurl is given, so that there are no two
- * readings of a URL.
+ * May a request go to this URL? The parsed form that was judged is the one that libcurl is given, so that there are no
+ * two readings of a URL.
  * Ownership: the caller owns the URL; init after a failed init needs no deinit. */
 #ifndef NX_NET_URL_H
 #define NX_NET_URL_H

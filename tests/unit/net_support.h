@@ -94,6 +94,17 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
   return real(address, service, &numeric, out);
 }
 
+/* ---- Libraries -------------------------------------------------------------------------------------------------- */
+
+static const char *hidden_libraries; /* the start of their names; NULL: none */
+
+void *dlopen(const char *name, int flags) {
+  void *(*real)(const char *, int);
+  *(void **)&real = dlsym(RTLD_NEXT, "dlopen");
+  if (name && hidden_libraries && !strncmp(name, hidden_libraries, strlen(hidden_libraries))) return NULL;
+  return real(name, flags);
+}
+
 /* ---- The server ------------------------------------------------------------------------------------------------- */
 
 static struct {

@@ -56,6 +56,11 @@ static void test_get(void **state) {
   assert_has(get(net, "['" HERE "/missing', null]", server.port), "\"status\":404,\"statusText\":\"Not Found\"");
 }
 
+static void test_urls_are_encoded(void **state) {
+  const char *json = get(net, "['" HERE "/echo/\xc3\xbc%%20%%C3?\xc3\xbc=+']", server.port);
+  assert_has(json, "GET /echo/%c3%bc%20%C3?%c3%bc=+ HTTP/1.1\\r\\n");
+}
+
 static void test_default_headers(void **state) {
   const char *json = get(net, "['" HERE "/echo']", server.port);
   assert_has(json, "GET /echo HTTP/1.1\\r\\n");
@@ -450,6 +455,19 @@ static void test_fetch_from_done(void **state) {
 
 static void test_unused_client_has_no_thread(void **state) { nx_net_destroy(create("*")); }
 
+/* Both flavours of the library, and none. */
+static void test_libraries(void **state) {
+  struct nx_net_options options = {.allow = "*"};
+  struct nx_net *none = NULL;
+  struct nx_error err = {0};
+  hidden_libraries = "libcurl";
+  assert_int_equal(nx_net_create(&none, &options, &err), -NX_ERR_CONFIG);
+  assert_has(err.text, "NET_ALLOW needs libcurl: install the package libcurl4");
+  hidden_libraries = "libcurl.so";
+  if (!nx_net_create(&none, &options, NULL)) nx_net_destroy(none); /* where libcurl-gnutls is installed */
+  hidden_libraries = NULL;
+}
+
 static void test_lists_that_do_not_parse(void **state) {
   struct nx_net_options options = {.allow = "http://x"};
   struct nx_net *none = NULL;
@@ -508,7 +526,7 @@ static void test_certificates_are_checked(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    CASE(test_get), CASE(test_default_headers), CASE(test_headers_of_the_handler), CASE(test_methods_and_bodies),
+    CASE(test_get), CASE(test_urls_are_encoded), CASE(test_default_headers), CASE(test_headers_of_the_handler), CASE(test_methods_and_bodies),
     CASE(test_large_request_body), CASE(test_arguments_that_are_refused), CASE(test_too_many_request_headers),
     CASE(test_urls_that_are_refused), CASE(test_addresses_that_are_refused), CASE(test_names_whose_address_is_listed),
     CASE(test_proxies_of_the_environment), CASE(test_redirects), CASE(test_redirects_to_refused_places),
@@ -517,7 +535,7 @@ int main(void) {
     CASE(test_connections_that_are_cut), CASE(test_nobody_listens), CASE(test_memory_that_is_refused), CASE(test_timeouts),
     CASE(test_abandon), CASE(test_slow_lookups), CASE(test_many_at_once), CASE(test_too_many_wait),
     CASE(test_destroy_during_a_lookup), CASE(test_fetch_from_done), CASE(test_unused_client_has_no_thread),
-    CASE(test_lists_that_do_not_parse), CASE(test_certificates_are_checked),
+    CASE(test_libraries), CASE(test_lists_that_do_not_parse), CASE(test_certificates_are_checked),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
