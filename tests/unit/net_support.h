@@ -74,14 +74,14 @@ static struct gate slow_names = GATE;
 static inline const char *resolve(const char *name) {
   static const struct { const char *name, *address; } names[] = {
     {"loop.test", "127.0.0.1"}, {"LOOP.test.", "127.0.0.1"}, {"slow.test", "127.0.0.1"}, {"mapped.test", "::ffff:127.0.0.1"},
-    {"metadata.test", "169.254.169.254"}, {"private.test", "10.1.2.3"}, {"six.test", "::1"},
+    {"metadata.test", "169.254.169.254"}, {"private.test", "10.1.2.3"}, {"six.test", "::1"}, {"mixed.test", "10.1.2.3"},
   };
   for (size_t i = 0; i < COUNT(names); i++)
     if (!strcmp(name, names[i].name)) return names[i].address;
   return NULL;
 }
 
-/* libcurl's resolver finds this one first. */
+/* libcurl's resolver finds this one first. mixed.test has an address that is refused, then one that is listed. */
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out) {
   int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
   *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
@@ -91,7 +91,9 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
   struct addrinfo numeric = hints ? *hints : (struct addrinfo){0};
   numeric.ai_flags = AI_NUMERICHOST;
   numeric.ai_family = AF_UNSPEC;
-  return real(address, service, &numeric, out);
+  int status = real(address, service, &numeric, out);
+  if (!status && !strcmp(name, "mixed.test")) status = real("127.0.0.1", service, &numeric, &(*out)->ai_next);
+  return status;
 }
 
 /* ---- Libraries -------------------------------------------------------------------------------------------------- */
@@ -357,11 +359,15 @@ static inline const char *refused(struct nx_net *net, const char *format, ...) {
   return json;
 }
 
+/* Not inlined, or gcc takes a sanitizer's check of `text` for a reason to warn of NULL. */
+static __attribute__((noinline)) void fail_for(const char *what, const char *part, const char *text) {
+  fail_msg("%s %s in %s", what, part, text);
+}
 static inline void assert_has(const char *text, const char *part) {
-  if (!strstr(text, part)) fail_msg("no %s in %s", part, text);
+  if (!strstr(text, part)) fail_for("no", part, text);
 }
 static inline void assert_lacks(const char *text, const char *part) {
-  if (strcasestr(text, part)) fail_msg("%s in %s", part, text);
+  if (strcasestr(text, part)) fail_for("there is", part, text);
 }
 
 #endif

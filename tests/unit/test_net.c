@@ -197,6 +197,9 @@ static void test_names_whose_address_is_listed(void **state) {
   assert_has(refused(names, "['http://localhost:%u/hello']", server.port), "localhost is not public");
   assert_has(refused(names, "['http://loop.test:%u/hello']", server.port), "loop.test is not public");
   nx_net_destroy(names);
+  struct nx_net *mixed = create("mixed.test:%u,127.0.0.1:%u", server.port, server.port);
+  assert_has(get(mixed, "['http://mixed.test:%u/hello']", server.port), "hello");
+  nx_net_destroy(mixed);
   struct nx_net *network = create("loop.test:%u,127.0.0.0/8", server.port);
   assert_has(get(network, "['http://loop.test:%u/hello']", server.port), "hello");
   nx_net_destroy(network);
