@@ -27,6 +27,7 @@
  * Errors:    NX_ERR_NOT_FOUND    there is no such item
  *            NX_ERR_GONE         finished, cancelled or expired (the item may still be read until its expiry)
  *            NX_ERR_BUSY         another one holds the lease
+ *            NX_ERR_CONFLICT     create: the id is in use (ids are random: a store need not look)
  *            NX_ERR_OVERLOADED   full: `refused` is filled
  *            NX_ERR_TOO_LARGE    the item has more than NX_STORE_ITEM_MAX_BYTES (redis: 512 MiB)
  *            NX_ERR_NO_MEMORY    the caller's buffer could not grow: nothing happened
@@ -87,7 +88,7 @@ struct nx_store_stats {
 struct nx_stored_handler {
   uint8_t source_hash[NX_HASH_BYTES];
   struct nx_buf grants; /* JSON; empty: none */
-  uint64_t version;     /* changes with every change */
+  uint64_t version;     /* the store's: changes with every change */
 };
 
 struct nx_store;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The store in a directory, which the processes of several replicas may share (also over NFS 4: what is needed of the file
- * system is locks, links, and times of modification that can be set).
+ * The store in a directory, which the processes of several replicas may share, also over NFS 4: what is needed of the
+ * file system is locks, hard links, and times of modification that can be set.
  *
  *   DIR/v1/items/ID          ID and HASH in hex digits
  *   DIR/v1/sources/HASH      modified: how long it is kept
@@ -56,7 +56,8 @@ static int prepare(struct nx__file_store *file, const char *name, const struct n
 
 static void note_wake(struct nx__file_store *file, const struct nx_suspension_id *id, enum nx_stored_state state,
                       uint64_t wake_ms) {
-  if (state == NX_STORED_WAITING && wake_ms) nx__wakes_add(&file->wakes, (struct nx__wake){.at_ms = wake_ms, .id = *id});
+  if (state != NX_STORED_WAITING || !wake_ms) return;
+  nx__wakes_add(&file->wakes, (struct nx__wake){.at_ms = wake_ms, .id = *id});
 }
 
 static int store_create(struct nx_store *store, const struct nx_suspension_id *id, const struct nx_store_item *item,
@@ -123,7 +124,7 @@ static uint64_t end_of_lease(uint64_t lease_ms) {
   return lease_ms > UINT64_MAX - now_ms ? UINT64_MAX : now_ms + lease_ms;
 }
 
-/* Puts a copy in the place of an item whose holder's time has passed. The copy goes through `room`, which is paid for. */
+/* Puts a copy in the place of an item whose holder's time has passed. It goes through `room`, which is paid for. */
 static int oust(struct nx__file_store *file, const char *name, const struct nx__kept *kept, struct nx_buf *room,
                 struct nx_error *err) {
   size_t start = room->len;

@@ -154,7 +154,7 @@ uint64_t nx__file_handlers_version(struct nx_store *store);
 
 /* Keeps a source that is there at least until `until_ms`; NX_ERR_NOT_FOUND. */
 int nx__file_source_keep(struct nx__file_store *file, const uint8_t hash[NX_HASH_BYTES], uint64_t until_ms,
-                    struct nx_error *err);
+                         struct nx_error *err);
 /* How long a source that is to be a handler's is kept before a pass must find the handler. */
 #define NX__HANDLER_GRACE_MS (UINT64_C(30) * 60 * 1000)
 

@@ -2,8 +2,8 @@
  *
  * Sources by content hash, and handlers by name.
  *
- * A source is kept until a time that only moves forward: items push it to their expiry, and each pass pushes those of the
- * handlers before it looks which are over. So nobody has to count who refers to a source. */
+ * A source is kept until a time that only moves forward: items push it to their expiry, and each pass pushes those of
+ * the handlers before it looks which are over. So nobody has to count who refers to a source. */
 #include <errno.h>
 #include <string.h>
 
@@ -36,7 +36,7 @@ static int push_time(int fd, uint64_t until_ms, struct nx_error *err) {
 }
 
 int nx__file_source_keep(struct nx__file_store *file, const uint8_t hash[NX_HASH_BYTES], uint64_t until_ms,
-                    struct nx_error *err) {
+                         struct nx_error *err) {
   NX__KEPT_AUTO kept = {.fd = -1};
   struct stat st;
   char name[NX__SOURCE_NAME_BYTES];
@@ -97,8 +97,8 @@ static int check_name(const char *name, struct nx_error *err) {
   return nx_error_set(err, NX_ERR_INVALID, "\"%s\" is not the name of a handler", name);
 }
 
-/* The version of all handlers is the directory's time of modification. The kernel sets it with every change, but its clock
- * ticks only every few milliseconds; so it is then set to a random one. */
+/* The version of all handlers is the directory's time of modification. The kernel sets it with every change, but its
+ * clock ticks only every few milliseconds; so it is then set to a random one. */
 static int mark_changed(struct nx__file_store *file, struct nx_error *err) {
   uint32_t random[2];
   if (getrandom(random, sizeof random, 0) != sizeof random) return nx__store_unavailable_errno(err, "getrandom");
@@ -144,11 +144,12 @@ int nx__file_remove_handler(struct nx_store *store, const char *name, struct nx_
   struct nx__file_store *file = file_of(store);
   NX__KEPT_AUTO kept = {.fd = -1};
   int rc = check_name(name, err);
-  if (!rc) rc = nx__kept_open(&file->handlers, name, &kept, err);
+  if (rc) return rc;
+  rc = nx__kept_open(&file->handlers, name, &kept, err);
   if (rc && rc != -NX_ERR_INVALID) return rc; /* a damaged one may be removed */
-  if (unlinkat(file->handlers.fd, name, 0) && errno == ENOENT)
-    return nx_error_set(err, NX_ERR_NOT_FOUND, "the store has no %s", name);
-  if (fsync(file->handlers.fd)) return nx__store_unavailable_errno(err, name);
+  bool failed = unlinkat(file->handlers.fd, name, 0);
+  if (failed && errno == ENOENT) return nx_error_set(err, NX_ERR_NOT_FOUND, "the store has no %s", name);
+  if (failed || fsync(file->handlers.fd)) return nx__store_unavailable_errno(err, name);
   return mark_changed(file, err);
 }
 
