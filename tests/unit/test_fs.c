@@ -203,6 +203,24 @@ static void write_leaves_nothing_behind_when_it_fails(void **state) {
   assert_int_equal(err.sys_errno, EBADF);
 }
 
+static void a_temporary_file_is_published_once(void **state) {
+  (void)state;
+  const struct iovec parts[] = {{"he", 2}, {"", 0}, {"llo", 3}};
+  char temp[NX_FS_TEMP_BYTES];
+  struct nx_error err = {0};
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(nx_fs_write_temp(dirfd_, parts, 3, temp, &err), 0);
+    assert_int_equal(strncmp(temp, NX_FS_TEMP_PREFIX, sizeof NX_FS_TEMP_PREFIX - 1), 0);
+    assert_int_equal(nx_fs_publish(dirfd_, temp, "f", NX_FS_NEW, &err), i ? -NX_ERR_SYSTEM : 0);
+    assert_int_equal(entries(), 1);
+  }
+  assert_int_equal(err.sys_errno, EEXIST);
+  NX_BUF_AUTO buf = {0};
+  assert_int_equal(nx_fs_read_file_at(dirfd_, "f", 0, 10, &buf, &err), 0);
+  assert_int_equal(buf.len, 5);
+  assert_memory_equal(buf.data, "hello", 5);
+}
+
 static void mkdirs_makes_all_that_is_missing(void **state) {
   (void)state;
   char path[128];
@@ -302,6 +320,7 @@ int main(void) {
     TEST(write_in_the_current_directory),
     TEST(write_refuses_bad_names),
     TEST(write_leaves_nothing_behind_when_it_fails),
+    TEST(a_temporary_file_is_published_once),
     TEST(mkdirs_makes_all_that_is_missing),
     TEST(tmpfs_tells_what_it_uses),
     TEST(close_keeps_errno_and_forgets_the_descriptor),
