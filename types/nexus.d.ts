@@ -2,7 +2,7 @@
 //
 // The world of a nexus handler: what exists inside the sandbox besides the language itself.
 //
-// Use it with `lib: ["ES2023"]` and without "dom": there is no window, no fetch, no require, no process and no Intl.
+// Use it with `lib: ["ES2023"]` and without "dom": there is no window, no require, no process and no Intl.
 // A handler is either a function body, which uses the `$` globals, or an ES module whose default export is a
 // `Handler`; the `$` globals exist there too. `types/check.mjs` checks both forms.
 
@@ -58,15 +58,37 @@ interface HandlerView {
 type ViewCommand = (componentId: string, ...args: unknown[]) => void;
 
 /**
- * Extensions: calls that the caller serves while the execution is suspended. `$ext.NAME.METHOD(…)` needs `ext:NAME`,
- * and a caller that offers the method; `time` is always there.
+ * Extensions: calls that are answered while the execution is suspended. `$ext.NAME.METHOD(…)` needs `ext:NAME`, and a
+ * caller that offers the method; `time` and `net` are served by nexus itself, and `time` needs no capability. What the
+ * caller answers as an error rejects the promise.
  *
  * Declare yours to have them checked:
  * `interface HandlerExtensions { crm: { find(id: string): Promise<Customer | null> } }`.
  */
 interface HandlerExtensions {
   readonly time: { sleep(milliseconds: number): Promise<void> };
+  readonly net: { fetch(url: string, request?: NetRequest): Promise<NetReply> };
   readonly [name: string]: { readonly [method: string]: (...args: any[]) => Promise<any> };
+}
+
+/** What `fetch` is made of, as plain JSON. */
+interface NetRequest {
+  method?: string;
+  headers?: Readonly<Record<string, string>>;
+  body?: string;
+  /** Instead of `body`. */
+  bodyBase64?: string;
+  timeoutMs?: number;
+}
+interface NetReply {
+  status: number;
+  statusText: string;
+  url: string;
+  redirected: boolean;
+  headers: Record<string, string>;
+  body?: string;
+  /** Instead of `body` when the bytes are not UTF-8. */
+  bodyBase64?: string;
 }
 
 /** Writes a line to the execution's logs. Objects are written as JSON, errors with their stack. */
@@ -97,13 +119,22 @@ type Cloneable<T> = T extends symbol | ((...args: never[]) => unknown) ? never :
 declare function structuredClone<T>(value: Cloneable<T>, options?: { transfer?: ArrayBuffer[] }): T;
 declare function queueMicrotask(callback: () => void): void;
 
-/** Suspends the execution until then, like `$ext.time.sleep`. */
+/**
+ * Like `$ext.time.sleep`: an execution that waits for a timer is suspended. Timers do not keep an execution whose
+ * function has returned, and there are none while the top level runs.
+ */
 declare function setTimeout<Args extends unknown[]>(
   callback: (...args: Args) => void,
   milliseconds?: number,
   ...args: Args
 ): number;
+declare function setInterval<Args extends unknown[]>(
+  callback: (...args: Args) => void,
+  milliseconds?: number,
+  ...args: Args
+): number;
 declare function clearTimeout(id: number | undefined): void;
+declare function clearInterval(id: number | undefined): void;
 
 /** Base64 of a text whose characters are all below U+0100. */
 declare function btoa(data: string): string;
@@ -168,6 +199,59 @@ declare class URLSearchParams {
   [Symbol.iterator](): IterableIterator<[string, string]>;
   toString(): string;
 }
+
+type HeadersInit = Iterable<readonly [string, string]> | Readonly<Record<string, string>>;
+type BodyInit = string | URLSearchParams | BufferSource;
+
+declare class Headers {
+  constructor(init?: HeadersInit);
+  append(name: string, value: string): void;
+  delete(name: string): void;
+  get(name: string): string | null;
+  getSetCookie(): string[];
+  has(name: string): boolean;
+  set(name: string, value: string): void;
+  forEach(callback: (value: string, name: string, headers: Headers) => void, thisArg?: unknown): void;
+  entries(): IterableIterator<[string, string]>;
+  keys(): IterableIterator<string>;
+  values(): IterableIterator<string>;
+  [Symbol.iterator](): IterableIterator<[string, string]>;
+}
+
+interface ResponseInit {
+  status?: number;
+  statusText?: string;
+  headers?: HeadersInit;
+}
+
+/** Its body is whole: there are no streams. */
+declare class Response {
+  constructor(body?: BodyInit | null, init?: ResponseInit);
+  static error(): Response;
+  static json(data: unknown, init?: ResponseInit): Response;
+  readonly type: "basic" | "default" | "error";
+  readonly url: string;
+  readonly redirected: boolean;
+  readonly status: number;
+  readonly ok: boolean;
+  readonly statusText: string;
+  readonly headers: Headers;
+  readonly bodyUsed: boolean;
+  clone(): Response;
+  arrayBuffer(): Promise<ArrayBuffer>;
+  bytes(): Promise<Uint8Array<ArrayBuffer>>;
+  json(): Promise<any>;
+  text(): Promise<string>;
+}
+
+interface RequestInit {
+  method?: string;
+  headers?: HeadersInit;
+  body?: BodyInit | null;
+}
+
+/** Needs `ext:net`, and a destination that the operator allows. Suspends the execution; redirects are followed. */
+declare function fetch(input: string | URL, init?: RequestInit): Promise<Response>;
 
 declare class DOMException extends Error {
   constructor(message?: string, name?: string);
