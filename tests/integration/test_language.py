@@ -303,8 +303,8 @@ ROWS = [
     ("Function", "return new Function('a', 'b', 'return a + b')(1, 2)", 3),
     ("eval has no way out", "return [typeof eval('this').process, typeof Function('return this')().require]", ["undefined", "undefined"]),
     # ---- The shape of the world
-    ("no host objects", "return ['process', 'require', 'module', 'fetch', 'WebAssembly', 'std', 'os', 'bjson', 'scriptArgs', 'print', 'Buffer',"
-     " 'Deno', 'Bun', 'window', 'self', 'document', 'XMLHttpRequest', 'Worker', 'gc', 'load', 'navigator', 'Intl', 'setInterval', 'host']"
+    ("no host objects", "return ['process', 'require', 'module', 'WebAssembly', 'std', 'os', 'bjson', 'scriptArgs', 'print', 'Buffer',"
+     " 'Deno', 'Bun', 'window', 'self', 'document', 'XMLHttpRequest', 'Worker', 'gc', 'load', 'navigator', 'Intl', 'host']"
      ".filter((n) => n in globalThis)", []),
     ("globals are not enumerable", "return Object.keys(globalThis)", []),
     ("globalThis is this", "return [globalThis === (0, eval)('this'), globalThis.globalThis === globalThis]", [True, True]),
@@ -318,6 +318,9 @@ ROWS = [
     ("$ globals exist", "return [typeof $args, typeof $state, typeof $scope, typeof $emit, typeof $view, typeof $ext, typeof $log]",
      ["undefined", "object", "object", "function", "object", "object", "function"]),
     ("setTimeout exists", "return [typeof setTimeout, typeof clearTimeout]", ["function", "function"]),
+    ("intervals exist", "return [typeof setInterval, typeof clearInterval]", ["function", "function"]),
+    ("fetch exists", "return [typeof fetch, typeof Headers, typeof Response, typeof Request, typeof AbortController]",
+     ["function", "function", "function", "undefined", "undefined"]),
 ]
 
 @pytest.mark.parametrize("source, expected", [pytest.param(source, expected, id=name) for name, source, expected in ROWS])
