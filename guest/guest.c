@@ -169,7 +169,8 @@ static JSValue js_host_call(JSContext *c, JSValueConst self, int argc, JSValueCo
   int32_t op;
   if (argc < 2 || JS_ToInt32(c, &op, argv[0])) return JS_EXCEPTION;
   if (op == NX_OP_EXT_CALL && !executing)
-    return JS_ThrowPlainError(c, "extension calls, timers and fetch exist during executions only, not while the top level runs");
+    return JS_ThrowPlainError(c, "extension calls, timers and fetch exist during executions only, "
+                                 "not while the top level runs");
   size_t a_bytes = 0, b_bytes = 0;
   const char *a = JS_ToCStringLen(c, &a_bytes, argv[1]);
   if (!a) return JS_EXCEPTION;

@@ -238,6 +238,12 @@ def test_allocation(attack, name):
     ends(attack(ALLOCATION[name], timeoutMs=5000, memoryLimitMb=16), "MEMORY_LIMIT")
 
 
+# It depends on the limit which allocation is the first to be refused.
+@pytest.mark.parametrize("limit_mb", [8, 12, 15, 16, 17, 24, 32])
+def test_jobs_that_cannot_be_queued(attack, limit_mb):
+    ends(attack(ALLOCATION["queued jobs"], timeoutMs=5000, memoryLimitMb=limit_mb), "MEMORY_LIMIT")
+
+
 @pytest.mark.parametrize("name", ALLOCATION)
 def test_allocation_that_catches(attack, name):
     """Whoever catches the failure and lives on has succeeded, or is out of memory again while it answers."""
