@@ -37,6 +37,8 @@ DEFAULTS = {
 # What the layer http has at rest: the connection that asks, with its buffers, and two spare sets of buffers for each worker
 # that waits at the sockets (there are about as many as cores, and two).
 HTTP_FLOOR_BYTES = (8 << 10) + (64 << 10) + (32 << 10) * (1 + 2 * (len(os.sched_getaffinity(0)) + 2))
+# Results of executions that were suspended are kept until they expire, and sources as long.
+KEPT_RESULTS_BYTES = 1 << 20
 CRASH = re.compile(r"sanitizer|runtime error:|assert|fatal|stack smashing|core dumped|corrupted|double free", re.I)
 
 
@@ -269,7 +271,8 @@ class Server:
         """Nothing runs or waits, and of the ledger no request has anything left."""
         health = self.health()
         layers = health["memory"]["layers"]
-        return (health["instances"]["active"] == health["instances"]["suspended"] == layers["suspended"] == 0
+        return (health["instances"]["active"] == health["instances"]["suspended"] == 0
+                and layers["suspended"] <= KEPT_RESULTS_BYTES
                 and layers["http"] <= HTTP_FLOOR_BYTES)
 
     def settle(self, before):

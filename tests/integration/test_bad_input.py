@@ -119,7 +119,7 @@ def test_head_is_get_without_body(server):
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/v1", "/v1/", "/v1/execute/", "/V1/execute", "/v1/handlers/", "/v1/handlers/a/b", "/run/", "/run",
-                                  "/run/a/b", "/health/", "//health", "/v1/resume", "/metrics.txt", "/..%2fhealth", "/v1/handlers/a/grants/x"])
+                                  "/run/a/b", "/health/", "//health", "/v1/resume/", "/metrics.txt", "/..%2fhealth", "/v1/handlers/a/grants/x"])
 def test_unknown_paths(server, path):
     for method in ("GET", "POST"):
         reply = server.request(method, path)
