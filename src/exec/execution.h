@@ -58,6 +58,7 @@ struct nx_execution {
   struct nx_calls calls;      /* SUSPENDED: what it waits for */
   uint32_t last_call_id;
   struct nx_execution_error error;
+  uint64_t began_ns;          /* since 1970 */
   uint64_t duration_ns;       /* inside the guest, all stays together */
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */

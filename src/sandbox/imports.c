@@ -30,7 +30,8 @@ NX_WASM_IMPORT_CLOCK(which) {
   (void)unused;
   struct nx_guest_thread *self = nx__thread_host_begin();
   uint64_t now = 0;
-  if (!self->call->frozen) now = which == NX_CLOCK_REALTIME ? nx_clock_realtime_ns() : nx_clock_ns() - self->began_ns;
+  if (!self->call->frozen)
+    now = which == NX_CLOCK_REALTIME ? nx_clock_realtime_ns() : self->call->age_ns + (nx_clock_ns() - self->began_ns);
   nx__thread_host_end(self);
   return now;
 }

@@ -103,6 +103,7 @@ struct nx_guest_call {
   uint64_t deadline_ns;         /* nx_clock_ns() */
   uint32_t memory_limit_bytes;  /* size of linear memory that this call may reach */
   uint32_t stack_limit_bytes;
+  uint64_t age_ns;              /* of the execution when this call begins: what performance.now() shows then */
   bool frozen;                  /* clock stands at 0, randomness is a fixed sequence: an image is being made */
   void *opaque;
   /* Runs on the calling thread between guest instructions; texts lie in guest memory, checked, and live

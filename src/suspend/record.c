@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
-static_assert(sizeof(struct nx_record_fixed) == 8 + 16 + 16 + 3 * NX_HASH_BYTES + 8 * 3 + 4 * 12, "written to stores");
+static_assert(sizeof(struct nx_record_fixed) == 8 + 16 + 16 + 3 * NX_HASH_BYTES + 8 * 4 + 4 * 12, "written to stores");
 
 void nx_record_encode(const struct nx_record *record, struct nx_buf *out) {
   uint32_t lengths[NX_RECORD_SECTIONS];

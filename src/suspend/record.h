@@ -54,7 +54,7 @@ struct nx_record {
     uint8_t guest_id[NX_HASH_BYTES];
     uint8_t source_hash[NX_HASH_BYTES];
     uint8_t image_hash[NX_HASH_BYTES];
-    uint64_t expires_ms;
+    uint64_t expires_ms, began_ns;                /* since 1970 */
     uint64_t timeout_ns, running_ns;              /* limit, and what was used of it */
     uint32_t memory_limit_bytes, stack_limit_bytes;
     uint32_t max_host_calls, host_calls;
