@@ -210,7 +210,8 @@ static void save_numbers(const struct nx_job *job, uint64_t expires_ms, struct n
   const struct nx__continuation *c = job->_continuation;
   *out = (struct nx_record_fixed){
     .version = NX_RECORD_VERSION,
-    .flags = (x->rights.grants ? NX_RECORD_HAS_GRANTS : 0u) | (x->rights.request ? NX_RECORD_HAS_REQUEST : 0u),
+    .flags = (x->rights.grants ? NX_RECORD_HAS_GRANTS : 0u) | (x->rights.request ? NX_RECORD_HAS_REQUEST : 0u) |
+             (x->was_denied ? NX_RECORD_WAS_DENIED : 0u),
     .expires_ms = expires_ms,
     .began_ns = x->began_ns,
     .timeout_ns = x->limits.timeout_ns,
@@ -290,6 +291,7 @@ static void load_numbers(struct nx_job *job, const struct nx_record_fixed *in) {
     .events = in->max_events,
     .output_bytes = in->max_output_bytes,
   };
+  x->was_denied = in->flags & NX_RECORD_WAS_DENIED;
   x->began_ns = in->began_ns;
   x->duration_ns = in->running_ns;
   x->host_calls = in->host_calls;

@@ -62,12 +62,12 @@ struct nx_execution {
   uint64_t duration_ns;       /* inside the guest, all stays together */
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
+  bool was_denied;            /* the host refused something for lack of a capability */
   bool was_slow;              /* a watchdog reported it meanwhile */
   bool out_of_budget;         /* RESOURCE_LIMIT, because the container had no more memory */
   uint64_t refused_bytes;     /* of the largest refused grant of memory */
 
   /* Private. */
-  bool _denied;      /* the host refused something for lack of a capability */
   uint32_t _reports; /* NX_OP_RETURN and NX_OP_THROW */
   size_t _mark;      /* length of the list before the item that is being added */
 };

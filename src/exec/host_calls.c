@@ -95,7 +95,7 @@ static bool is_utf8(struct text key) {
 
 static bool allowed(struct nx_execution *x, enum nx_capability_kind kind, struct text name) {
   if (nx_rights_allow(&x->rights, kind, name.data, name.bytes)) return true;
-  x->_denied = true;
+  x->was_denied = true;
   return false;
 }
 
@@ -287,7 +287,7 @@ static int32_t take_error(struct nx_execution *x, struct text json) {
   copy_member(object, "stack", &x->error.stack, ERROR_STACK_BYTES);
   x->error.line = position_member(object, "line");
   x->error.column = position_member(object, "column");
-  if (x->_denied && yyjson_equals_str(yyjson_obj_get(object, "name"), "PermissionError"))
+  if (x->was_denied && yyjson_equals_str(yyjson_obj_get(object, "name"), "PermissionError"))
     x->outcome = NX_OUTCOME_PERMISSION_DENIED;
   yyjson_doc_free(doc);
   return NX_REPLY_OK;

@@ -71,6 +71,7 @@ struct nx_record {
 enum nx_record_flags {
   NX_RECORD_HAS_GRANTS = 1,  /* an empty list of capabilities is not the same as none */
   NX_RECORD_HAS_REQUEST = 2,
+  NX_RECORD_WAS_DENIED = 4,
 };
 
 /* Appends. Failure is the buffer's (failed). */

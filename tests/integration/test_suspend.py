@@ -294,6 +294,11 @@ def test_denied_after_a_resume(suspending):
     assert story.effects["stateMutations"] == [], "a failed part has no effects"
 
 
+def test_denied_before_a_suspension_and_thrown_after_it(suspending):
+    source = "let denied; try { $state.other = 1 } catch (e) { denied = e } await $ext.x.a(); throw denied"
+    play(suspending, source, [("a", 0)], capabilities=["ext:x"]).error("PERMISSION_DENIED")
+
+
 def test_promise_that_never_settles(suspending):
     assert "never settles" in Story(suspending, "await new Promise(() => {})").error("EXECUTION_ERROR")["message"]
     story = play(suspending, "await $ext.x.a(); await new Promise(() => {})", [("a", 0)])
