@@ -333,6 +333,7 @@ static void drain(struct serve *serve) {
   uint64_t deadline_ns = nx_clock_ns() + grace_ns, flush_ns = deadline_ns - grace_ns / 4;
   nx_exec_flush(serve->app.exec, grace_ns - grace_ns / 4);
   while (!idle(serve) && !is_over(serve, &flush_ns)) sleep_ms(5);
+  if (!flush_ns) deadline_ns = 0;
   nx_exec_flush(serve->app.exec, 0);
   while (!idle(serve) && !is_over(serve, &deadline_ns)) sleep_ms(5);
   nx_http_server_drain(serve->app.server);

@@ -262,6 +262,13 @@ class Server:
         assert result["error"]["code"] == error_code, str(result)[:1000]
         return result["error"]
 
+    def suspends(self, **fields):
+        """An execution that asks its caller for something, and is cancelled again."""
+        result = self.execute(**fields)
+        assert result["status"] == "suspended", str(result)[:1000]
+        assert self.delete("/v1/resume/" + result["suspension"]["suspensionId"]).status == 204
+        return result["suspension"]
+
     def health(self):
         return self.get("/health").json()
 

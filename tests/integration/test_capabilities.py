@@ -44,9 +44,8 @@ def test_extensions_need_token_and_method(server):
         logs = server.execute(call, capabilities=capabilities, extensions=extensions)["logs"]
         assert [line["message"] for line in logs] == [message]
     for capabilities, extensions in [(["ext:crm"], {"crm": ["find"]}), (["ext:*"], {"crm": ["f*"]}), (["ext:c*"], {"crm": ["*"]})]:
-        waits = server.execute("await $ext.crm.find(1)", capabilities=capabilities, extensions=extensions)
-        assert waits["status"] == "suspended" and waits["suspension"]["method"] == "find"
-        assert server.request("DELETE", "/v1/resume/" + waits["suspension"]["suspensionId"]).status == 204
+        waits = server.suspends(code="await $ext.crm.find(1)", capabilities=capabilities, extensions=extensions)
+        assert waits["method"] == "find"
 
 
 def test_denied_extension_call_rejects(server):
@@ -219,9 +218,9 @@ def test_grants_hold_for_every_kind(server):
 
 def test_extensions_of_grants(server):
     server.install("caller", "await $ext.crm.find(1)", {"capabilities": ["ext:crm"], "extensions": {"crm": ["find"]}})
-    assert "waits" in server.fails("EXECUTION_ERROR", handler="caller")["message"]
+    server.suspends(handler="caller")
     assert "no $ext" in server.fails("EXECUTION_ERROR", handler="caller", extensions={"crm": ["other"]})["message"]
-    assert "waits" in server.fails("EXECUTION_ERROR", handler="caller", extensions={"crm": ["find", "other"]})["message"]
+    server.suspends(handler="caller", extensions={"crm": ["find", "other"]})
 
 
 def test_run_has_no_rights_without_grants(server):

@@ -294,15 +294,6 @@ def test_never_settles(server, source):
     assert "never settles" in server.fails("EXECUTION_ERROR", source)["message"]
 
 
-@pytest.mark.parametrize("source", [
-    "await new Promise((r) => setTimeout(r, 5))", "await $ext.crm.find(1)", "await $ext.time.sleep(1)",
-    "await Promise.all([$ext.crm.find(1), 2])",
-])
-def test_waiting_is_an_error_in_this_version(server, source):
-    error = server.fails("EXECUTION_ERROR", source, capabilities=ALL, extensions={"crm": ["find"]})
-    assert "waits" in error["message"]
-
-
 def test_a_timer_nobody_waits_for(server):
     assert server.value("const id = setTimeout(() => $log('never'), 1); return typeof id") == "number"
 
