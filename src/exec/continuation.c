@@ -20,6 +20,10 @@ struct nx__continuation *nx__continuation_of(struct nx_job *job, struct nx_accou
   return c;
 }
 
+const char *nx_job_handler_name(const struct nx_job *job) {
+  return job->_continuation ? job->_continuation->handler : "";
+}
+
 void nx__continuation_free(struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   if (!c) return;

@@ -282,7 +282,8 @@ static enum nx_job_state keep_step(struct nx__keeper *keeper, struct nx_job *job
   if (nx_suspensions_store(keeper->suspensions)) {
     nx__waits_hand_over(keeper->waits, job, &job->name);
     uint64_t in_ms = due_ms > now ? due_ms - now : 0;
-    if (wakes) nx__waits_set_alarm(keeper->waits, &job->name, nx_clock_ns() + in_ms * NX_NS_PER_MS);
+    /* One for later than its end would only take room. */
+    if (wakes && due_ms < job->expires_ms) nx__waits_set_alarm(keeper->waits, &job->name, nx_clock_ns() + in_ms * NX_NS_PER_MS);
   }
   job->state = NX_JOB_DONE;
   return job->state;

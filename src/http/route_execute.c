@@ -71,13 +71,18 @@ static void log_execution(const struct nx_request *request) {
          "traceparent", trace_text, NULL);
 }
 
+/* One that goes on has the name of its handler, which may be gone. */
+static unsigned metrics_label(const struct nx_request *request) {
+  if (request->entry) return request->entry->metrics_label;
+  return request->name[0] ? nx_metrics_handler_label(request->name) : NX_METRICS_HANDLER_INLINE;
+}
+
 static void record(struct nx_request *request) {
   const struct nx_job *job = &request->job;
   const struct nx_execution *x = &job->execution;
   if (request->entry) nx_entry_count_execution(request->entry);
-  nx_metrics_execution(request->entry ? request->entry->metrics_label : NX_METRICS_HANDLER_INLINE,
-                       nx_outcome_status(x->outcome), x->duration_ns);
-  if (!request->entry) nx_metrics_cache(job->cache_hit);
+  nx_metrics_execution(metrics_label(request), nx_outcome_status(x->outcome), x->duration_ns);
+  if (!request->name[0]) nx_metrics_cache(job->cache_hit);
   log_execution(request);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * POST /v1/resume/{id}, POST /v1/resume, GET and DELETE /v1/resume/{id}. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,12 +18,20 @@ static const char *const field_names[FIELD_COUNT] = {
   [RESULTS] = "results",
 };
 
+/* 0 when it is anything but the digits of a number. */
+static uint64_t parse_call_id(const char *digits, size_t bytes) {
+  uint64_t id = 0;
+  for (size_t i = 0; i < bytes; i++) {
+    if (digits[i] < '0' || digits[i] > '9' || id > UINT32_MAX) return 0;
+    id = id * 10 + (uint64_t)(digits[i] - '0');
+  }
+  return id;
+}
+
 /* A number, or its digits in a string; absent: 0. */
 static int take_call_id(yyjson_val *value, uint32_t *out, struct nx_error *err) {
   uint64_t id = yyjson_is_uint(value) ? yyjson_get_uint(value) : 0;
-  if (yyjson_is_str(value))
-    for (const char *at = yyjson_get_str(value); *at >= '0' && *at <= '9' && id < UINT32_MAX; at++)
-      id = id * 10 + (uint64_t)(*at - '0');
+  if (yyjson_is_str(value)) id = parse_call_id(yyjson_get_str(value), yyjson_get_len(value));
   if (value && (!id || id > UINT32_MAX)) return nx_error_set(err, NX_ERR_INVALID, "callId: expected the number of a call");
   *out = (uint32_t)id;
   return 0;
@@ -119,13 +128,18 @@ static enum nx_http_next submit(struct nx_request *request, enum nx_job_kind kin
   return nx__app_submit(request);
 }
 
+static void complete_resume(struct nx_request *request) {
+  snprintf(request->name, sizeof request->name, "%s", nx_job_handler_name(&request->job));
+  nx__complete_execute(request);
+}
+
 enum nx_http_next nx__route_resume(struct nx_request *request) {
   struct nx__json_body body;
   struct nx_error err;
   if (!nx__json_body_open(request, &body)) return NX_HTTP_DONE;
   int status = take_body(request, body.root, &err);
   nx__json_body_close(request, &body);
-  if (!status) return submit(request, NX_JOB_RESUME, nx__complete_execute);
+  if (!status) return submit(request, NX_JOB_RESUME, complete_resume);
   if (status == -NX_ERR_NO_MEMORY)
     nx__app_refuse_memory(request->app, &request->exchange->response, err.text, request->exchange->request.body.len);
   else

@@ -85,7 +85,7 @@ static int parse_name(const char *name, size_t bytes, struct nx_suspension_id *i
   if (bytes == 2 * sizeof id->bytes && !sodium_hex2bin(id->bytes, sizeof id->bytes, name, bytes, NULL, &got, NULL) &&
       got == sizeof id->bytes)
     return 0;
-  return nx_error_set(err, NX_ERR_NOT_FOUND, "there is no suspended execution of that id");
+  return nx_error_set(err, NX_ERR_NOT_FOUND, "there is no such suspended execution");
 }
 
 /* ---- Sealed continuations: the name is the record --------------------------------------------------------------------- */

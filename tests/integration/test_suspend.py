@@ -439,8 +439,8 @@ def test_large_answers(suspending):
 def test_large_memory_and_arguments(suspending):
     """Four megabytes that do not compress travel through the suspension; a megabyte goes out as an argument."""
     source = """
-      let seed = 1; const next = () => (seed = (seed * 1103515245 + 12345) & 0x7fffffff);
-      const noise = new Uint32Array(1 << 20).map(next), sum = (a) => a.reduce((s, v) => (s + v) | 0);
+      const noise = new Uint8Array(4 << 20), sum = (a) => { let s = 0; for (let i = 0; i < a.length; i += 61) s = (s * 31 + a[i]) | 0; return s };
+      for (let i = 0; i < noise.length; i += 65536) crypto.getRandomValues(noise.subarray(i, i + 65536));
       const before = sum(noise), text = 'x'.repeat(1e6);
       const answer = await $ext.x.a(text); return [sum(noise) === before, answer, text.length]"""
     story = Story(suspending, source)
