@@ -15,7 +15,8 @@ static void fail(struct nx_job *job, const struct nx_error *err) {
 }
 
 /* Compiling is an execution of its own, without rights; its outcome is the job's when it fails. The caller's own limits
- * must not decide what the image holds: others with the same source get it too. */
+ * must not decide what the image holds: others with the same source get it too. An execution that is resumed has used
+ * some of its limits already, and gets nothing back. */
 static struct nx_image *make_image(const struct nx_compiler *compiler, struct nx_job *job) {
   struct nx_image *image = NULL;
   struct nx_error err;
@@ -25,15 +26,18 @@ static struct nx_image *make_image(const struct nx_compiler *compiler, struct nx
     return NULL;
   }
   struct nx_execution *x = &job->execution;
-  uint32_t memory_bytes = x->limits.memory_bytes;
+  const uint32_t memory_bytes = x->limits.memory_bytes, host_calls = x->host_calls;
+  const uint64_t duration_ns = x->duration_ns;
   x->limits.memory_bytes = compiler->memory_bytes;
-  x->budget = &lease;
-  nx_execution_compile(x, lease.instance, job->source, compiler->account, &image);
-  x->limits.memory_bytes = memory_bytes;
-  nx_pool_release(&lease);
-  job->compile_us = x->duration_ns / 1000;
   x->host_calls = 0;
   x->duration_ns = 0;
+  x->budget = &lease;
+  nx_execution_compile(x, lease.instance, job->source, compiler->account, &image);
+  nx_pool_release(&lease);
+  job->compile_us = x->duration_ns / 1000;
+  x->limits.memory_bytes = memory_bytes;
+  x->host_calls = host_calls;
+  x->duration_ns = duration_ns;
   return image;
 }
 

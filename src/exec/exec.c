@@ -401,6 +401,16 @@ static bool waits_here(const struct nx_exec *exec, const struct nx_job *job) {
   return suspensions && nx_suspensions_are_sealed(suspensions) && nx_calls_have(&job->execution.calls, NX_CALL_NET);
 }
 
+/* The handler of a suspended execution was compiled before: what fails now is this machine's memory, time or settings. The
+ * execution stays as it is. */
+static void refuse_uncompiled(struct nx_job *job) {
+  struct nx_error err;
+  const struct nx_buf *why = &job->execution.error.message;
+  nx_error_set(&err, NX_ERR_OVERLOADED, "the handler of the suspended execution cannot be compiled here now: %.*s",
+               (int)why->len, why->data);
+  host_failed(job, &err);
+}
+
 /* Where it goes after its stay in the guest. */
 static enum nx_job_state conclude(struct nx_exec *exec, struct nx_job *job) {
   bool suspended = job->execution.outcome == NX_OUTCOME_SUSPENDED && !job->refusal.code;
@@ -416,6 +426,7 @@ enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   x->grant = nx_pool_grant;
   bool compiled = x->handler || nx__compile(&exec->compiler, job);
   unblock(exec, x);
+  if (!compiled && job->kind == NX_JOB_RESUME && !job->refusal.code) refuse_uncompiled(job);
   if (compiled && job->kind != NX_JOB_COMPILE) execute(exec, job);
   if (compiled && job->kind == NX_JOB_COMPILE) nx_profile_trust(&x->handler->profile);
   unblock(exec, x);
