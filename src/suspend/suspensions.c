@@ -146,6 +146,20 @@ static int wrap(struct nx_suspensions *s, const struct nx_suspension_id *id, con
   return nx_seal(&s->sealer, id->bytes, sizeof id->bytes, (const uint8_t *)plain.data, plain.len, out, err);
 }
 
+/* The state lies beside what is sealed; whoever can write there must not make one pass for the other. */
+static int check_state(const struct nx_taken *taken, struct nx_error *err) {
+  bool is_dropped = !taken->bytes.len, has_result = taken->record.sections[NX_RECORD_RESULT].size != 0;
+  switch (taken->state) {
+  case NX_STORED_CANCELLED: return 0;
+  case NX_STORED_FINISHED:
+    if (has_result || is_dropped) return 0;
+    break;
+  case NX_STORED_WAITING:
+    if (!has_result && !is_dropped) return 0;
+  }
+  return nx_error_set(err, NX_ERR_INVALID, "the state of the suspended execution has been changed in the store");
+}
+
 /* And back. An item whose bytes were dropped to make room decodes to nothing. */
 static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, struct nx_stored *stored,
                   struct nx_taken *out, struct nx_error *err) {
@@ -159,8 +173,8 @@ static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, s
   } else {
     out->bytes = stored->bytes;
   }
-  if (status || !out->bytes.len) return status;
-  return nx_record_decode(&out->record, out->bytes.data, out->bytes.len, err);
+  if (!status && out->bytes.len) status = nx_record_decode(&out->record, out->bytes.data, out->bytes.len, err);
+  return status ? status : check_state(out, err);
 }
 
 static struct nx_store_item item_of(const struct nx_record *record, enum nx_stored_state state, uint64_t wake_ms,
