@@ -395,3 +395,14 @@ def start(tmp_path):
             server.stop()
         else:
             server.check_log()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A redis-server of this test's own (redis_server.py)."""
+    import redis_server  # needs this module
+    if not redis_server.PROGRAM:
+        pytest.skip("redis-server is not installed")
+    server = redis_server.Redis(tmp_path / "redis")
+    yield server
+    server.kill()
