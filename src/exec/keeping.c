@@ -141,9 +141,26 @@ static enum nx_job_state try_later(struct nx__keeper *keeper, struct nx_job *job
   return refuse(job, NX_ERR_OVERLOADED, "the suspended execution is being resumed by another request; try again");
 }
 
-/* The call that an alarm was for may have been cancelled or answered. */
 static bool has_news(const struct nx_job *job) {
   return job->_continuation->incoming.len || nx_calls_due_ms(&job->execution.calls) <= now_ms();
+}
+
+/* The call that an alarm was for may have been cancelled or answered; or a caller came without answers, and too early. */
+static enum nx_job_state nothing_new(struct nx__keeper *keeper, struct nx_job *job) {
+  struct nx_error err;
+  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = now_ms();
+  if (job->_is_own) {
+    release(keeper, job);
+    job->state = NX_JOB_DONE;
+    return job->state;
+  }
+  if (due_ms == UINT64_MAX)
+    nx_error_set(&err, NX_ERR_CONFLICT, "the execution waits for a result of one of its calls");
+  else
+    nx_error_set(&err, NX_ERR_CONFLICT, "the execution waits: it can go on in %llu ms",
+                 (unsigned long long)(due_ms > now ? due_ms - now : 0));
+  count_refused(err.code);
+  return fail(keeper, job, &err);
 }
 
 static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *job) {
@@ -158,11 +175,7 @@ static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *j
     count_refused(err.code);
     return fail(keeper, job, &err);
   }
-  if (job->_is_own && !has_news(job)) {
-    release(keeper, job);
-    job->state = NX_JOB_DONE;
-    return job->state;
-  }
+  if (!has_news(job)) return nothing_new(keeper, job);
   enum nx_job_state state = nx__admission_submit(keeper->admission, job);
   if (state == NX_JOB_REFUSED) release(keeper, job);
   return state;

@@ -59,12 +59,13 @@ static bool is_twice(const struct nx_answer *answers, size_t count, uint32_t cal
   return false;
 }
 
+/* An empty one: for an execution that waits for a timer, and whose caller holds it (sealed). */
 static int take_list(struct nx_request *request, yyjson_val *list, struct nx_error *err) {
   size_t i, count;
   yyjson_val *item;
-  if (!yyjson_is_arr(list) || !yyjson_arr_size(list))
+  if (!yyjson_is_arr(list))
     return nx_error_set(err, NX_ERR_INVALID, "results: expected a list of {callId, success, value or error}");
-  request->answers = calloc(yyjson_arr_size(list), sizeof *request->answers);
+  request->answers = calloc(yyjson_arr_size(list) + 1, sizeof *request->answers); /* calloc(0) may be NULL */
   if (!request->answers) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the results");
   yyjson_arr_foreach(list, i, count, item) {
     yyjson_val *fields[FIELD_COUNT] = {0};
