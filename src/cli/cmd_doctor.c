@@ -11,7 +11,9 @@
 #include "base/fs.h"
 #include "cli/cli.h"
 #include "memory/process_memory.h"
+#include "net/net.h"
 #include "sandbox/sandbox.h"
+#include "suspend/store.h"
 #include "version.h"
 
 static unsigned warnings;
@@ -145,6 +147,82 @@ static void print_limits(const struct nx_config *config) {
   print_cache(config->cache_dir);
 }
 
+/* ---- Suspended executions and requests of handlers -------------------------------------------------------------- */
+
+/* The store makes its directory and tries it out when it is opened. Here only if it has been made: it would belong to who
+ * called the doctor. */
+static void print_file_store(const char *dir) {
+  char text[320], version[4096 + 4];
+  struct nx_store *store;
+  struct nx_error err;
+  snprintf(text, sizeof text, "file %.256s", dir);
+  snprintf(version, sizeof version, "%s/v1", dir);
+  if (access(version, F_OK)) {
+    printf("  --    %-22s %s (made at the start, if its parent is writable)\n", "suspension store", text);
+    return;
+  }
+  if (nx_store_open_file(&store, dir, &err)) {
+    bad("suspension store", err.text, "serve will not start: make the directory our uid's and writable");
+    return;
+  }
+  good("suspension store", text);
+  store->ops->close(store);
+}
+
+/* Any question will do. */
+static int ask_store(struct nx_store *store, struct nx_error *err) {
+  const struct nx_suspension_id nobody = {0};
+  struct nx_stored stored = {0};
+  int status = store->ops->read(store, &nobody, &stored, err);
+  nx_buf_deinit(&stored.bytes);
+  return status == -NX_ERR_NOT_FOUND ? 0 : status;
+}
+
+static void print_redis_store(const struct nx_suspend_store *address) {
+  char text[320];
+  struct nx_store *store;
+  struct nx_error err;
+  snprintf(text, sizeof text, "redis %s:%u/%u", address->redis_host, address->redis_port, address->redis_db);
+  int status = nx_store_open_redis(&store, address, &err);
+  if (!status) {
+    status = ask_store(store, &err);
+    store->ops->close(store);
+  }
+  if (status)
+    bad("suspension store", err.text, "executions run, but cannot be suspended or resumed until it answers");
+  else
+    good("suspension store", text);
+}
+
+static void print_suspensions(const struct nx_config *config) {
+  char text[96];
+  switch (config->suspend_store.kind) {
+  case NX_SUSPEND_MEMORY:
+    snprintf(text, sizeof text, "memory, %" PRIu64 " MiB at most, gone when nexus ends", config->suspend_max_bytes >> 20);
+    good("suspension store", text);
+    return;
+  case NX_SUSPEND_FILE: print_file_store(config->suspend_store.dir); return;
+  case NX_SUSPEND_REDIS: print_redis_store(&config->suspend_store); return;
+  case NX_SUSPEND_SEALED: good("suspension store", "sealed: the caller carries them, nothing is kept"); return;
+  }
+}
+
+static void print_net(const struct nx_config *config) {
+  const struct nx_net_options options = {.allow = config->net_allow, .max_concurrent = 1};
+  struct nx_net *net;
+  struct nx_error err;
+  if (!config->net_allow) {
+    printf("  --    %-22s NET_ALLOW is not set: handlers make no requests\n", "network of handlers");
+    return;
+  }
+  if (nx_net_create(&net, &options, &err)) {
+    bad("network of handlers", err.text, "serve will not start");
+    return;
+  }
+  good("network of handlers", config->net_allow);
+  nx_net_destroy(net);
+}
+
 int nx_cmd_doctor(int argc, char **argv) {
   struct nx_config config;
   struct nx_cgroup *cgroup;
@@ -163,6 +241,8 @@ int nx_cmd_doctor(int argc, char **argv) {
   good("base image", text);
   print_container(cgroup);
   print_limits(&config);
+  print_suspensions(&config);
+  print_net(&config);
   printf("%u warning%s\n", warnings, warnings == 1 ? "" : "s");
   nx_sandbox_deinit();
   nx_cgroup_close(cgroup);

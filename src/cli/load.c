@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "net/net.h"
 
 struct nx_machine nx_cli_machine(const struct nx_cgroup *cgroup) {
   struct nx_cgroup_memory memory;
@@ -26,10 +27,18 @@ static void raise_file_limit(void) {
   setrlimit(RLIMIT_NOFILE, &files);
 }
 
+/* What config/ cannot judge, because it knows no other module. */
+static int check_net_allow(const struct nx_config *config, struct nx_buf *problems, struct nx_error *err) {
+  int status = config->net_allow ? nx_net_check_allow(config->net_allow, err) : 0;
+  if (status) nx_buf_printf(problems, "%s\n", err->text);
+  return status;
+}
+
 int nx_cli_load(struct nx_config *config, struct nx_cgroup **cgroup, int argc, char **argv) {
   NX_BUF_AUTO problems = {0};
   struct nx_error err;
-  if (nx_config_load(config, environ, argc - 1, argv + 1, &problems, &err)) {
+  int status = nx_config_load(config, environ, argc - 1, argv + 1, &problems, &err);
+  if (check_net_allow(config, &problems, &err) || status) {
     fprintf(stderr, "%.*s", (int)problems.len, problems.len ? problems.data : "");
     if (!problems.len) fprintf(stderr, "nexus: %s\n", err.text);
     return NX_EXIT_USAGE;

@@ -105,6 +105,7 @@ static const char *parse_name(struct nx_net_allow_entry *entry, const char *text
 
 static const char *parse_entry(struct nx_net_allow_entry *entry, char *text) {
   if (!*text) return "an entry is empty";
+  if (strstr(text, "://")) return "a URL; expected a host, *.DOMAIN, *, address or network (no scheme, no path)";
   char *slash = strchr(text, '/');
   if (slash) return parse_network(entry, text, slash);
   if (!take_port(text, &entry->port)) return "the port is not a number from 1 to 65535";

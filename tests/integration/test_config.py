@@ -11,6 +11,7 @@ import pytest
 from conftest import nexus, wait_until
 
 USAGE = 2
+KEY = "ab" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -54,10 +55,9 @@ def test_every_setting_is_printed():
 
 
 def test_secrets_are_not_printed():
-    key = "ab" * 32
     for arguments in ((), ("--json",)):
-        run = nexus("config", *arguments, settings={"SUSPEND_KEY": key})
-        assert run.returncode == 0 and key not in run.stdout and "set" in run.stdout
+        run = nexus("config", *arguments, settings={"SUSPEND_KEY": KEY})
+        assert run.returncode == 0 and KEY not in run.stdout and "set" in run.stdout
 
 
 # ---- What is wrong stops the start ------------------------------------------------------------------------------------------
@@ -71,7 +71,8 @@ WRONG = [
     ("CONTAINER_MEMORY_LIMIT", "1GB", "Gi"), ("CONTAINER_MEMORY_LIMIT", "-5", "Gi"), ("MEMORY_RESERVE_PERCENT", "51", "from 0 to 50"),
     ("CACHE_DIR", "", "path"), ("QUEUE_MAX", "100001", "from 0 to 100000"), ("LOG_LEVEL", "verbose", "debug"), ("LOG_FORMAT", "xml", "json"),
     ("LOG_LEVEL", "INFO", "debug"), ("SUSPEND_STORE", "disk", "memory"), ("SUSPEND_KEY", "abc", "64"), ("ADMIN_PORT", "0", "from 1 to 65535"),
-    ("SHUTDOWN_GRACE_MS", "3600001", "from 0 to 3600000"), ("CACHE_MAX_MB", "0", "from 1"),
+    ("SHUTDOWN_GRACE_MS", "3600001", "from 0 to 3600000"), ("CACHE_MAX_MB", "0", "from 1"), ("NET_ALLOW", "https://api.example", "host"), ("NET_ALLOW", "api.example:0", "1 to 65535"),
+    ("NET_ALLOW", "10.0.0.1/8", "prefix"), ("NET_ALLOW", "two words", "host"), ("NET_ALLOW", "*.*", "host"),
 ]
 
 
@@ -88,11 +89,28 @@ def test_wrong_variable(command, name, value, allowed):
 
 
 def test_all_problems_at_once():
-    run = nexus("serve", "--queue-max=x", "--nonsense=1", settings={"PORT": "x", "TIMEOUT_MS": "y", "LOG_LEVEL": "z"})
+    run = nexus("serve", "--queue-max=x", "--nonsense=1",
+                settings={"PORT": "x", "TIMEOUT_MS": "y", "LOG_LEVEL": "z", "NET_ALLOW": "a,,b"})
     assert run.returncode == USAGE
-    for text in ("PORT", "TIMEOUT_MS", "LOG_LEVEL", "--queue-max", "--nonsense"):
+    for text in ("PORT", "TIMEOUT_MS", "LOG_LEVEL", "--queue-max", "--nonsense", "NET_ALLOW"):
         assert text in run.stderr
-    assert len(run.stderr.splitlines()) == 5
+    assert len(run.stderr.splitlines()) == 6
+
+
+@pytest.mark.parametrize("store", ["file:DIR", "redis://127.0.0.1:6379/0", "sealed"])
+def test_stores_that_need_a_key(store):
+    run = nexus("serve", settings={"SUSPEND_STORE": store})
+    assert run.returncode == USAGE and "SUSPEND_KEY: expected 64" in run.stderr
+
+
+@pytest.mark.parametrize("parent", ["/proc", "file"])
+def test_store_that_cannot_be_written(tmp_path, parent):
+    """Also where root may write everywhere else."""
+    (tmp_path / "file").write_text("")
+    place = f"file:{tmp_path / parent}/store"
+    run = nexus("serve", settings={"PORT": 0, "CACHE_DIR": tmp_path / "cache", "SUSPEND_STORE": place, "SUSPEND_KEY": KEY})
+    assert (run.returncode, run.stdout) == (USAGE, "")
+    assert f"SUSPEND_STORE={place}: " in run.stderr and "directory" in run.stderr
 
 
 @pytest.mark.parametrize("flag, text", [
@@ -222,6 +240,37 @@ def test_doctor():
     if any(line.split()[1:3] == ["/dev/shm", "tmpfs"] for line in open("/proc/mounts")):
         shown = nexus("doctor", settings={"CACHE_DIR": "/dev/shm"}).stdout
         assert re.search(r"cache's file system .*(\(tmpfs\)|in memory)", shown)
+
+
+def doctor(**settings):
+    run = nexus("doctor", settings={"CONTAINER_MEMORY_LIMIT": "1Gi", **settings})
+    assert run.returncode == 0 and run.stderr == ""
+    return {line[8:30].strip(): line for line in run.stdout.splitlines()}
+
+
+def test_doctor_looks_at_the_store(start, tmp_path):
+    assert re.search("ok .* memory, [0-9]+ MiB at most", doctor()["suspension store"])
+    assert "ok " in doctor(SUSPEND_STORE="sealed", SUSPEND_KEY=KEY)["suspension store"]
+    settings = {"SUSPEND_STORE": f"file:{tmp_path / 'store'}", "SUSPEND_KEY": KEY}
+    assert "made at the start" in doctor(**settings)["suspension store"]
+    assert not (tmp_path / "store").exists()
+    start(settings).stop()
+    assert "ok " in doctor(**settings)["suspension store"]
+    items = tmp_path / "store" / "v1" / "items"
+    items.rmdir()
+    items.write_text("in the way")
+    assert "WARN" in doctor(**settings)["suspension store"]
+    with socket.socket() as unused:  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        line = doctor(SUSPEND_STORE=f"redis://:secret@127.0.0.1:{port}/0", SUSPEND_KEY=KEY)["suspension store"]
+    assert "WARN" in line and f"127.0.0.1:{port}" in line and "secret" not in line
+
+
+def test_doctor_looks_at_the_network():
+    assert "NET_ALLOW is not set" in doctor()["network of handlers"]
+    line = doctor(NET_ALLOW="api.example:8443")["network of handlers"]
+    assert "api.example:8443" in line or "libcurl" in line
 
 
 @pytest.mark.parametrize("source, arguments, status, expected", [
