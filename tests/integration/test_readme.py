@@ -16,7 +16,7 @@ def blocks(path):
     return [(parts[i], parts[i - 1] + parts[i + 1]) for i in range(1, len(parts), 2) if parts[i].startswith("curl ")]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/api.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/api.md", "docs/suspend.md"])
 def test_commands(start, name):
     path = ROOT / name
     if not path.exists():
@@ -27,12 +27,14 @@ def test_commands(start, name):
     if not commands:
         pytest.skip(f"{name} has no such commands")
     server = start({"HANDLERS_DIR": EXAMPLES})
+    suspension = "none"  # $ID: readers are told to remember the last one
     for command, around in commands:
         text = re.sub(r"(127\.0\.0\.1|localhost):\d+", f"127.0.0.1:{server.port}", command)
         text = re.sub(r"^curl", "curl -w '\\\\n%{http_code}\\\\n'", text, flags=re.M)
         run = subprocess.run(["bash", "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=30 * SLOWNESS,
-                             env={"PATH": os.environ["PATH"]})
+                             env={"PATH": os.environ["PATH"], "ID": suspension})
         assert run.returncode == 0, f"{command}\n{run.stderr}"
+        suspension = (re.findall(r'"suspensionId":"([^"]+)"', run.stdout) or [suspension])[-1]
         statuses = re.findall(r"^(\d{3})$", run.stdout, re.M)
         assert statuses, run.stdout
         for status in statuses:
