@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Suspended executions are cheap, by the kernel's count: a tenth of bench/density.py, in a tenth of its memory. All of it:
+NEXUS_TEST_DENSITY=full (half a minute or more), or bench/density.py itself.
+"""
+import os
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+import density  # noqa: E402
+
+NEXUS = os.environ.get("NEXUS", str(ROOT / "build" / "nexus"))
+SANITIZED = b"__asan_init" in pathlib.Path(NEXUS).read_bytes()
+pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer's memory is not the server's")
+
+COUNT, LIMIT = (250_000, 1 << 30) if os.environ.get("NEXUS_TEST_DENSITY") == "full" else (25_000, 104 << 20)
+
+
+def test_suspended_executions_take_three_kib_each_and_are_resumed_rightly():
+    try:
+        figures = density.measure(NEXUS, COUNT, LIMIT, 1000)
+    except density.Unavailable as reason:
+        pytest.skip(str(reason))
+    assert figures["pss_kib_each"] <= 3, figures
+    assert figures["group_kib_each"] <= 3, figures
