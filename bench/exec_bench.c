@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * exec_bench: what one clean execution costs, in process, on one thread, without HTTP, and what suspending a small one
- * does. JSON on stdout.
+ * exec_bench: what one clean execution costs, in process, on one thread, without HTTP. JSON on stdout.
  *
  *   exec_bench [--handler FILE] [--args FILE] [--method auto|scan+faults|scan|remap] [--rounds N]
  *
  * Two forms of the same round, one after the other:
  *   pool   what the server does per request: nx_pool_acquire, nx_execution_run, nx_pool_release
- *   bare   nx_instance_invoke and nx_instance_reset alone
- * Then, of a small handler of our own, in one instance: nx_instance_suspend when it waits, nx_instance_reset,
- * nx_instance_restore, nx_instance_reset.
- * Memory for all samples is touched before the clock starts: a page fault of this thread would make the next reset
- * scan, and be measured as the product's. */
+ *   bare   nx_instance_invoke and nx_instance_reset alone */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -25,20 +20,14 @@
 #include "exec/exec.h"
 #include "memory/ledger.h"
 #include "pool/pool.h"
+#include "samples.h"
 
 #define FILE_MAX_BYTES (1u << 20)
 #define ROUNDS_MAX 10000000u
 /* Of what happens once per handler or instance: compiling, creating, first executions. */
 #define RARE_ROUNDS 50u
-/* A round of suspending is several times as long as one of the others. */
-#define SUSPEND_ROUNDS_DIVISOR 4u
 #define BUDGET_BYTES (UINT64_C(1) << 30)
 #define LEASE_BYTES (UINT64_C(2) << 20)
-
-struct samples {
-  uint32_t *ns;
-  unsigned count, capacity;
-};
 
 struct bench {
   const char *handler_path, *args_path;
@@ -58,37 +47,6 @@ struct bench {
 
 static const char usage[] =
   "usage: exec_bench [--handler FILE] [--args FILE] [--method auto|scan+faults|scan|remap] [--rounds N]\n";
-
-/* ---- Samples ---------------------------------------------------------------------------------------------------- */
-
-static bool samples_init(struct samples *samples, unsigned capacity) {
-  samples->ns = malloc(capacity * sizeof *samples->ns);
-  if (!samples->ns) return false;
-  memset(samples->ns, 0xff, capacity * sizeof *samples->ns);
-  samples->capacity = capacity;
-  return true;
-}
-
-static void take(struct samples *samples, uint64_t ns) {
-  if (samples->count < samples->capacity) samples->ns[samples->count++] = ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
-}
-
-static int by_value(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return (x > y) - (x < y);
-}
-
-/* Prints and empties them. */
-static void report(const char *name, struct samples *samples, const char *after) {
-  uint64_t sum = 0;
-  unsigned n = samples->count;
-  qsort(samples->ns, n, sizeof *samples->ns, by_value);
-  for (unsigned i = 0; i < n; i++) sum += samples->ns[i];
-  double p50 = n ? samples->ns[n / 2] : 0, p99 = n ? samples->ns[(uint64_t)n * 99 / 100] : 0;
-  printf("\"%s\":{\"p50\":%.2f,\"p99\":%.2f,\"mean\":%.2f,\"n\":%u}%s", name, p50 / 1000, p99 / 1000,
-         n ? (double)sum / n / 1000 : 0, n, after);
-  samples->count = 0;
-}
 
 /* ---- Failing ---------------------------------------------------------------------------------------------------- */
 
@@ -135,9 +93,9 @@ static bool pool_round(struct bench *bench, bool measured) {
   bool ok = x.outcome == NX_OUTCOME_SUCCESS;
   if (!ok) fail(bench, nx_outcome_code(x.outcome), &x.error.message);
   if (measured) {
-    take(&bench->whole, ended - began);
-    take(&bench->guest, x.duration_ns);
-    take(&bench->reset, ended - ran);
+    samples_take(&bench->whole, ended - began);
+    samples_take(&bench->guest, x.duration_ns);
+    samples_take(&bench->reset, ended - ran);
   }
   nx_execution_deinit(&x);
   return ok;
@@ -170,9 +128,9 @@ static bool bare_round(struct bench *bench, struct nx_instance *instance, bool m
   uint64_t ended = nx_clock_ns();
   if (result.end != NX_GUEST_RETURNED || result.status != NX_STATUS_DONE) return fail(bench, "the guest did not end well", NULL);
   if (measured) {
-    take(&bench->whole, ended - began);
-    take(&bench->guest, ran - began);
-    take(&bench->reset, ended - ran);
+    samples_take(&bench->whole, ended - began);
+    samples_take(&bench->guest, ran - began);
+    samples_take(&bench->reset, ended - ran);
   }
   return true;
 }
@@ -185,9 +143,9 @@ static uint64_t cpu_ns(void) { return nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
 static void report_rounds(struct bench *bench, const char *name, uint32_t dirty_pages, uint64_t cpu_began_ns) {
   double cpu_us = (double)(cpu_ns() - cpu_began_ns) / bench->rounds / 1000;
   printf("\"%s\":{", name);
-  report("whole_us", &bench->whole, ",");
-  report("guest_us", &bench->guest, ",");
-  report("reset_us", &bench->reset, ",");
+  samples_report("whole_us", &bench->whole, ",");
+  samples_report("guest_us", &bench->guest, ",");
+  samples_report("reset_us", &bench->reset, ",");
   printf("\"cpu_mean_us\":%.2f,\"dirty_pages\":%u},", cpu_us, dirty_pages);
 }
 
@@ -220,97 +178,6 @@ static bool measure_bare(struct bench *bench) {
   return ok;
 }
 
-/* ---- Suspending ---------------------------------------------------------------------------------------------------- */
-
-static const char waiting_source[] = "const order = await $ext.http.get('https://example.com/orders', {id: $args.id});\n"
-                                     "return order.total;";
-
-static int32_t answer_later(void *opaque, uint32_t op, const char *a, uint32_t a_bytes, const char *b,
-                            uint32_t b_bytes) {
-  (void)opaque, (void)a, (void)a_bytes, (void)b, (void)b_bytes;
-  return op == NX_OP_EXT_CALL ? 1 : NX_REPLY_OK;
-}
-
-static struct nx_guest_call waiting_call(const struct bench *bench) {
-  return (struct nx_guest_call){
-    .deadline_ns = nx_clock_ns() + bench->config.timeout_ms * NX_NS_PER_MS,
-    .memory_limit_bytes = (uint32_t)bench->config.memory_limit_bytes,
-    .stack_limit_bytes = nx_sandbox_usable_stack_bytes((uint32_t)bench->config.stack_size_bytes),
-    .host_call = answer_later,
-    .grant = grant_all,
-  };
-}
-
-static bool show_waiting_handler(struct bench *bench, struct nx_instance *instance) {
-  struct nx_guest_call call = waiting_call(bench);
-  struct nx_image *image;
-  call.frozen = true;
-  nx_instance_compile(instance, &call, (struct nx_text){waiting_source, sizeof waiting_source - 1});
-  if (nx_instance_capture(instance, NULL, &image, &bench->err)) return fail(bench, "capture", NULL);
-  nx_instance_reset(instance);
-  bool ok = !nx_instance_show(instance, image, &bench->err) || fail(bench, "image", NULL);
-  nx_image_release(image);
-  return ok;
-}
-
-struct suspend_samples {
-  struct samples suspend, restore, reset;
-  size_t patch_bytes;
-};
-
-static bool suspend_round(struct bench *bench, struct nx_instance *instance, struct suspend_samples *out) {
-  NX_BUF_AUTO patch = {0};
-  const struct nx_text absent = {0}, args = {"{\"id\":7}", 8};
-  struct nx_guest_call call = waiting_call(bench);
-  struct nx_guest_result result = nx_instance_invoke(instance, &call, args, absent, absent);
-  if (result.end != NX_GUEST_RETURNED || result.status != NX_STATUS_WAITING)
-    return fail(bench, "the guest does not wait", NULL);
-  uint64_t began = nx_clock_ns();
-  if (nx_instance_suspend(instance, &patch, &bench->err)) return fail(bench, "suspend", NULL);
-  take(&out->suspend, nx_clock_ns() - began);
-  nx_instance_reset(instance);
-  began = nx_clock_ns();
-  if (nx_instance_restore(instance, (const uint8_t *)patch.data, patch.len, grant_all, NULL, &bench->err))
-    return fail(bench, "restore", NULL);
-  uint64_t restored = nx_clock_ns();
-  nx_instance_reset(instance);
-  take(&out->restore, restored - began);
-  take(&out->reset, nx_clock_ns() - restored);
-  out->patch_bytes = patch.len;
-  return true;
-}
-
-static bool suspend_rounds(struct bench *bench, struct suspend_samples *out) {
-  struct nx_instance *instance;
-  unsigned rounds = out->suspend.capacity;
-  if (nx_instance_create(&instance, &bench->err)) return fail(bench, "instance", NULL);
-  bool ok = show_waiting_handler(bench, instance);
-  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, out);
-  out->suspend.count = out->restore.count = out->reset.count = 0; /* that was to warm up */
-  for (unsigned i = 0; ok && i < rounds; i++) ok = suspend_round(bench, instance, out);
-  if (ok && nx_instance_verify(instance)) ok = fail(bench, "the instance is not clean after the last reset", NULL);
-  nx_instance_destroy(instance);
-  return ok;
-}
-
-static bool measure_suspend(struct bench *bench) {
-  struct suspend_samples samples = {0};
-  unsigned rounds = bench->rounds / SUSPEND_ROUNDS_DIVISOR + 1;
-  bool ok = samples_init(&samples.suspend, rounds) && samples_init(&samples.restore, rounds) &&
-            samples_init(&samples.reset, rounds) && suspend_rounds(bench, &samples);
-  if (ok) {
-    printf("\"suspend\":{");
-    report("suspend_us", &samples.suspend, ",");
-    report("restore_us", &samples.restore, ",");
-    report("reset_us", &samples.reset, ",");
-    printf("\"patch_bytes\":%zu},", samples.patch_bytes);
-  }
-  free(samples.suspend.ns);
-  free(samples.restore.ns);
-  free(samples.reset.ns);
-  return ok;
-}
-
 /* ---- What happens once per handler or instance ------------------------------------------------------------------------ */
 
 /* Every time in an instance of the pool that shows the base image, as the server does it. The last image stays. */
@@ -329,16 +196,16 @@ static bool measure_compile(struct bench *bench) {
     nx_execution_compile(&x, lease.instance, source, NULL, &bench->image);
     nx_pool_release(&lease);
     nx_pool_unreserve(bench->pool, &reservation);
-    take(&bench->whole, nx_clock_ns() - began);
-    take(&bench->guest, x.duration_ns);
+    samples_take(&bench->whole, nx_clock_ns() - began);
+    samples_take(&bench->guest, x.duration_ns);
     bool ok = x.outcome == NX_OUTCOME_SUCCESS;
     if (!ok) fail(bench, nx_outcome_code(x.outcome), &x.error.message);
     nx_execution_deinit(&x);
     if (!ok) return false;
   }
   printf("\"first_compile_us\":%.2f,", bench->whole.ns[0] / 1000.0);
-  report("compile_us", &bench->whole, ",");
-  report("compile_guest_us", &bench->guest, ",");
+  samples_report("compile_us", &bench->whole, ",");
+  samples_report("compile_guest_us", &bench->guest, ",");
   printf("\"image_pages\":%u,", bench->image->page_count);
   return true;
 }
@@ -355,14 +222,14 @@ static bool measure_fresh(struct bench *bench) {
     ok = !nx_instance_show(instance, bench->image, &bench->err) || fail(bench, "image", NULL);
     uint64_t shown = nx_clock_ns();
     ok = ok && bare_round(bench, instance, false);
-    take(&create, created - began);
-    take(&show, shown - created);
-    take(&first, nx_clock_ns() - shown);
+    samples_take(&create, created - began);
+    samples_take(&show, shown - created);
+    samples_take(&first, nx_clock_ns() - shown);
     nx_instance_destroy(instance);
   }
-  report("instance_create_us", &create, ",");
-  report("instance_show_us", &show, ",");
-  report("first_execution_us", &first, ",");
+  samples_report("instance_create_us", &create, ",");
+  samples_report("instance_show_us", &show, ",");
+  samples_report("first_execution_us", &first, ",");
   free(create.ns);
   free(show.ns);
   free(first.ns);
@@ -386,8 +253,7 @@ static void *measure(void *argument) {
     nx_buf_json_string(&name, bench->handler_path, strlen(bench->handler_path));
     printf("%.*s,\"method\":\"%s\",\"rounds\":%u,\"sandbox_init_us\":%.2f,", (int)name.len, name.data,
            nx_reset_method_name(nx_sandbox_reset_method()), bench->rounds, (double)bench->init_ns / 1000);
-    if (measure_compile(bench) && measure_fresh(bench) && measure_pool(bench) && measure_bare(bench) &&
-        measure_suspend(bench))
+    if (measure_compile(bench) && measure_fresh(bench) && measure_pool(bench) && measure_bare(bench))
       printf("\"clean\":true}\n");
   }
   nx_sandbox_thread_leave();
