@@ -17,6 +17,8 @@
 /* An execution that goes on by itself waits for its turn for longer: nobody will ask again. */
 #define OWN_RETRY_NS (100 * NX_NS_PER_MS)
 #define OWN_RETRY_FOR_NS (60 * NX_NS_PER_S)
+/* Connections that may wait for their executions, of eight. */
+#define WAITING_PART 5u
 /* Executions of ended processes that are taken up at a time. */
 #define DUE_BATCH 64
 
@@ -237,9 +239,9 @@ static enum nx_job_state wait_step(struct nx__keeper *keeper, struct nx_job *job
   return fail(keeper, job, &err);
 }
 
-/* Each holds a connection, which nothing can make go. */
+/* Each holds a connection, which nothing can make go: some must be left to jobs that queue, and to probes. */
 static bool too_many_wait(const struct nx__keeper *keeper) {
-  return keeper->waits->parked >= keeper->config->max_connections / 2;
+  return keeper->waits->parked >= (uint64_t)keeper->config->max_connections * WAITING_PART / 8;
 }
 
 enum nx_job_state nx__keeper_wait(struct nx__keeper *keeper, struct nx_job *job) {
