@@ -26,8 +26,8 @@ from memory_group import Group, Unavailable  # noqa: E402
 from run import Bench, connect, free_port, receive, request_bytes, wait_for_answer  # noqa: E402
 
 KIB, MIB = 1 << 10, 1 << 20
-HANDLER = ("const order = await $ext.http.get('https://example.com/orders', {id: $args.id});\n"
-           "return {id: $args.id, total: order.total};\n")
+HANDLERS = {"waiting": "const order = await $ext.http.get('https://example.com/orders', {id: $args.id});\n"
+                       "return {id: $args.id, total: order.total};\n"}
 CLIENTS = 4
 # Buffers, instances and heaps are what they will be: only suspended executions are added from then on.
 WARM_UP = 1000
@@ -40,7 +40,7 @@ class Failed(Exception):
 
 
 @contextlib.contextmanager
-def server(nexus, limit):
+def server(nexus, limit, handlers):
     """(process, port, group): nexus alone in a memory group, its settings the default but for how long suspensions live."""
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(tempfile.TemporaryDirectory(prefix="nexus-density-"))
@@ -55,8 +55,9 @@ def server(nexus, limit):
         stack.callback(process.terminate)
         wait_for_answer(port, request_bytes("GET", "/readyz"))
         with connect(port) as connection:
-            connection.sendall(request_bytes("PUT", "/v1/handlers/waiting", HANDLER.encode()))
-            receive(connection)
+            for name, source in handlers.items():
+                connection.sendall(request_bytes("PUT", f"/v1/handlers/{name}", source.encode()))
+                receive(connection)
         yield process, port, group
 
 
@@ -109,7 +110,7 @@ def layer_bytes(port, layer):
 
 def measure(nexus, count, limit, resumed):
     """The figures, or Failed."""
-    with server(nexus, limit) as (process, port, group):
+    with server(nexus, limit, HANDLERS) as (process, port, group):
         suspend_all(port, range(WARM_UP))
         before_mib, usage_before, charged_before = Bench.pss_mib(process.pid), group.usage(), layer_bytes(port, "suspended")[0]
         began = time.monotonic()
