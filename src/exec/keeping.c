@@ -156,8 +156,8 @@ static enum nx_job_state nothing_new(struct nx__keeper *keeper, struct nx_job *j
     job->state = NX_JOB_DONE;
     return job->state;
   }
-  if (due_ms == UINT64_MAX)
-    nx_error_set(&err, NX_ERR_CONFLICT, "the execution waits for a result of one of its calls");
+  if (job->execution.calls.callers)
+    nx_error_set(&err, NX_ERR_INVALID, "results: expected a list of results of open calls, and not an empty one");
   else
     nx_error_set(&err, NX_ERR_CONFLICT, "the execution waits: it can go on in %llu ms",
                  (unsigned long long)(due_ms > now ? due_ms - now : 0));

@@ -230,7 +230,7 @@ def went_on(server, token):
 def test_no_answers_for_what_waits_for_one(start, shared_store):
     server = start(shared_store)
     name = suspend(server, ORDER, args={"n": 1})["suspensionId"]
-    assert "result of one of its calls" in answer(server, name, {"results": []}).problem(409, "CONFLICT")["detail"]
+    assert "not an empty one" in answer(server, name, {"results": []}).problem(400, "INVALID_REQUEST")["detail"]
     finish_order(server, name, 1)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import signal
+import threading
 import struct
 import subprocess
 
@@ -198,21 +199,20 @@ def test_rights_stay_what_they_were(start, shared_store):
 
 def acknowledged_until_killed(server):
     """Clients that suspend without a pause until the server is killed: the ids they were told."""
-    told = []
+    told, killing = [], threading.Event()
 
     def client(i):
         for j in range(1_000_000):
             n = i * 1_000_000 + j
             try:
                 told.append((suspend(server, ONE_CALL, args=n)["suspensionId"], n))
-            except OSError:
-                return
-            except Exception as cut:  # an answer may be cut anywhere
-                assert server.process.poll() is not None or "Incomplete" in repr(cut) or "Disconnected" in repr(cut), cut
+            except Exception:  # an answer may be cut anywhere
+                assert killing.is_set()
                 return
 
     with Background(lambda: in_threads(6, client)):
         wait_until(lambda: len(told) > 1000, 60, "suspensions")
+        killing.set()
         server.signal(signal.SIGKILL)
         server.wait_end()
     return told
