@@ -76,11 +76,32 @@ static void write_answer(struct nx_buf *out, uint32_t call_id, bool success, con
   nx_buf_char(out, '}');
 }
 
+static size_t count_incoming(const struct nx_buf *incoming) {
+  struct nx__incoming in;
+  size_t count = 0;
+  for (size_t at = 0; nx__incoming_next(incoming, &at, &in);) count++;
+  return count;
+}
+
 /* Those to calls that the guest has cancelled, or has had an answer to, are dropped. */
 static void write_incoming(struct nx_calls *calls, const struct nx_buf *incoming, struct nx_buf *out) {
   struct nx__incoming in;
-  for (size_t at = 0; nx__incoming_next(incoming, &at, &in);)
-    if (nx_calls_close(calls, in.call_id)) write_answer(out, in.call_id, in.success, in.json, in.bytes);
+  size_t count = count_incoming(incoming), i = 0;
+  if (!count) return;
+  struct nx_call_mark *marks = calloc(count, sizeof *marks);
+  if (!marks) {
+    out->failed = true;
+    return;
+  }
+  for (size_t at = 0; nx__incoming_next(incoming, &at, &in);) marks[i++].id = in.call_id;
+  nx_calls_mark(calls, marks, count);
+  nx_calls_close_marked(calls, marks, count);
+  for (size_t at = 0; nx__incoming_next(incoming, &at, &in);) {
+    struct nx_call_mark *mark = nx_call_mark_find(marks, count, in.call_id);
+    if (mark->is_open) write_answer(out, in.call_id, in.success, in.json, in.bytes);
+    mark->is_open = false;
+  }
+  free(marks);
 }
 
 static bool is_due(const struct nx_call *call, uint64_t now_ms, bool net_is_on) {
@@ -161,40 +182,56 @@ bool nx__continuation_collect(struct nx_job *job, const struct nx_buf *incoming,
   return !out->failed;
 }
 
-static bool is_first_callers(const struct nx_calls *calls, struct nx_call *out) {
-  for (size_t at = 0; nx_calls_next(calls, &at, out);)
-    if (out->kind == NX_CALL_CALLER) return true;
-  return false;
+/* 0: there is none. */
+static uint32_t first_callers(const struct nx_calls *calls) {
+  struct nx_call call;
+  for (size_t at = 0; nx_calls_next(calls, &at, &call);)
+    if (call.kind == NX_CALL_CALLER) return call.id;
+  return 0;
 }
 
-static int check_answer(const struct nx_job *job, const struct nx_answer *answer, struct nx_call *call,
-                        struct nx_error *err) {
-  const struct nx_execution *x = &job->execution;
-  if (!answer->call_id) {
-    if (is_first_callers(&x->calls, call)) return 0;
-    return nx_error_set(err, NX_ERR_CONFLICT, "all calls of this execution have been answered");
-  }
-  if (answer->call_id > x->last_call_id)
-    return nx_error_set(err, NX_ERR_INVALID, "callId %u: this execution has made no such call", answer->call_id);
-  if (!nx_calls_find(&x->calls, answer->call_id, call))
-    return nx_error_set(err, NX_ERR_CONFLICT, "call %u has been answered already", answer->call_id);
-  if (call->kind != NX_CALL_CALLER)
-    return nx_error_set(err, NX_ERR_CONFLICT, "call %u is one that nexus answers itself", answer->call_id);
+static int check_answer(const struct nx_execution *x, const struct nx_call_mark *mark, struct nx_error *err) {
+  if (!mark->id) return nx_error_set(err, NX_ERR_CONFLICT, "all calls of this execution have been answered");
+  if (mark->id > x->last_call_id)
+    return nx_error_set(err, NX_ERR_INVALID, "callId %u: this execution has made no such call", mark->id);
+  if (!mark->is_open) return nx_error_set(err, NX_ERR_CONFLICT, "call %u has been answered already", mark->id);
+  if (mark->kind != NX_CALL_CALLER)
+    return nx_error_set(err, NX_ERR_CONFLICT, "call %u is one that nexus answers itself", mark->id);
   return 0;
+}
+
+static uint32_t answered_call(const struct nx_job *job, size_t i) {
+  return job->answers[i].call_id ? job->answers[i].call_id : first_callers(&job->execution.calls);
+}
+
+static int check_once(const struct nx_call_mark *sorted, size_t count, struct nx_error *err) {
+  for (size_t i = 1; i < count; i++)
+    if (sorted[i].id == sorted[i - 1].id)
+      return nx_error_set(err, NX_ERR_INVALID, "results: call %u is answered twice", sorted[i].id);
+  return 0;
+}
+
+static int add_answers(struct nx_job *job, struct nx_call_mark *marks, struct nx_error *err) {
+  for (size_t i = 0; i < job->answer_count; i++) marks[i].id = answered_call(job, i);
+  nx_calls_mark(&job->execution.calls, marks, job->answer_count);
+  int status = check_once(marks, job->answer_count, err);
+  for (size_t i = 0; !status && i < job->answer_count; i++) {
+    const struct nx_answer *answer = &job->answers[i];
+    const struct nx__incoming in = {answered_call(job, i), answer->success, answer->json.data, answer->json.bytes};
+    status = check_answer(&job->execution, nx_call_mark_find(marks, job->answer_count, in.call_id), err);
+    if (!status && !nx__incoming_add(&job->_continuation->incoming, &in))
+      status = nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the results");
+  }
+  return status;
 }
 
 int nx__continuation_take_answers(struct nx_job *job, struct nx_error *err) {
-  struct nx__continuation *c = job->_continuation;
-  for (size_t i = 0; i < job->answer_count; i++) {
-    const struct nx_answer *answer = &job->answers[i];
-    struct nx_call call;
-    int status = check_answer(job, answer, &call, err);
-    if (status) return status;
-    const struct nx__incoming in = {call.id, answer->success, answer->json.data, answer->json.bytes};
-    if (!nx__incoming_add(&c->incoming, &in))
-      return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the results");
-  }
-  return 0;
+  if (!job->answer_count) return 0;
+  struct nx_call_mark *marks = calloc(job->answer_count, sizeof *marks);
+  if (!marks) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the results");
+  int status = add_answers(job, marks, err);
+  free(marks);
+  return status;
 }
 
 /* ---- Records -------------------------------------------------------------------------------------------------------- */

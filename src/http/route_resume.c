@@ -53,13 +53,6 @@ static int take_answer(yyjson_val *const fields[FIELD_COUNT], struct nx_answer *
   return take_call_id(fields[CALL], &out->call_id, err);
 }
 
-static bool is_twice(const struct nx_answer *answers, size_t count, uint32_t call_id) {
-  for (size_t i = 0; i < count; i++)
-    if (answers[i].call_id == call_id) return true;
-  return false;
-}
-
-/* An empty one: for an execution that waits for a timer, and whose caller holds it (sealed). */
 static int take_list(struct nx_request *request, yyjson_val *list, struct nx_error *err) {
   size_t i, count;
   yyjson_val *item;
@@ -74,8 +67,6 @@ static int take_list(struct nx_request *request, yyjson_val *list, struct nx_err
     if (!status && (fields[ID] || fields[RESULTS] || !fields[CALL]))
       status = nx_error_set(err, NX_ERR_INVALID, "results[%zu]: expected {callId, success, value or error}", i);
     if (!status) status = take_answer(fields, &answer, &request->args, err);
-    if (!status && is_twice(request->answers, i, answer.call_id))
-      status = nx_error_set(err, NX_ERR_INVALID, "results[%zu]: call %u is answered twice", i, answer.call_id);
     if (status) return status;
     request->answers[request->job.answer_count++] = answer;
   }

@@ -2,6 +2,7 @@
 #include "suspend/calls.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* What precedes the three texts of a call. */
@@ -78,12 +79,6 @@ bool nx_calls_next(const struct nx_calls *calls, size_t *at, struct nx_call *out
   return true;
 }
 
-bool nx_calls_find(const struct nx_calls *calls, uint32_t id, struct nx_call *out) {
-  for (size_t at = 0; nx_calls_next(calls, &at, out);)
-    if (out->id == id) return true;
-  return false;
-}
-
 void nx_calls_close_if(struct nx_calls *calls, bool (*is_answered)(void *self, const struct nx_call *call), void *self) {
   struct nx_buf *block = &calls->block;
   struct nx_call call;
@@ -100,13 +95,57 @@ void nx_calls_close_if(struct nx_calls *calls, bool (*is_answered)(void *self, c
   block->len = kept;
 }
 
-static bool has_id(void *id, const struct nx_call *call) { return call->id == *(uint32_t *)id; }
-
 bool nx_calls_close(struct nx_calls *calls, uint32_t id) {
-  uint32_t before = calls->count;
-  nx_calls_close_if(calls, has_id, &id);
-  return calls->count < before;
+  struct nx_buf *block = &calls->block;
+  struct nx_call call;
+  size_t begin = 0, end = 0;
+  while (nx_calls_next(calls, &end, &call) && call.id < id) begin = end;
+  if (begin == end || call.id != id) return false;
+  memmove(block->data + begin, block->data + end, block->len - end);
+  block->len -= end - begin;
+  calls->count--;
+  calls->callers -= call.kind == NX_CALL_CALLER;
+  return true;
 }
+
+/* ---- Many at once ----------------------------------------------------------------------------------------------------- */
+
+static int by_id(const void *a, const void *b) {
+  uint32_t first = ((const struct nx_call_mark *)a)->id, second = ((const struct nx_call_mark *)b)->id;
+  return (first > second) - (first < second);
+}
+
+struct nx_call_mark *nx_call_mark_find(struct nx_call_mark *marks, size_t count, uint32_t id) {
+  const struct nx_call_mark wanted = {.id = id};
+  return bsearch(&wanted, marks, count, sizeof *marks, by_id);
+}
+
+void nx_calls_mark(const struct nx_calls *calls, struct nx_call_mark *marks, size_t count) {
+  struct nx_call call;
+  qsort(marks, count, sizeof *marks, by_id);
+  for (size_t at = 0; nx_calls_next(calls, &at, &call);) {
+    struct nx_call_mark *mark = nx_call_mark_find(marks, count, call.id);
+    if (!mark) continue;
+    mark->is_open = true;
+    mark->kind = call.kind;
+  }
+}
+
+struct marked {
+  struct nx_call_mark *marks;
+  size_t count;
+};
+
+static bool is_marked(void *self, const struct nx_call *call) {
+  const struct marked *marked = self;
+  return nx_call_mark_find(marked->marks, marked->count, call->id);
+}
+
+void nx_calls_close_marked(struct nx_calls *calls, struct nx_call_mark *marks, size_t count) {
+  nx_calls_close_if(calls, is_marked, &(struct marked){marks, count});
+}
+
+/* ---- The whole list ---------------------------------------------------------------------------------------------------- */
 
 bool nx_calls_have(const struct nx_calls *calls, enum nx_call_kind kind) {
   struct nx_call call;

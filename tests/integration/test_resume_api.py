@@ -100,7 +100,6 @@ INVALID = {
     "a field twice": ('{"success":true,"success":true}', "success: given twice"),
     "an id in path and body": ({"suspensionId": UNKNOWN_ID, "success": True}, "in the path already"),
     "results and one": ({"results": [{"callId": 1, "success": True}], "success": True}, "either a list of results or one result"),
-    "no results": ({"results": []}, "results: expected a list"),
     "results are no list": ({"results": {"callId": 1}}, "results: expected a list"),
     "results are null": ({"results": None}, "results: expected a list"),
     "a result is no object": ({"results": [1]}, "expected a JSON object"),
@@ -122,6 +121,11 @@ def test_invalid_requests(story, body, detail):
     problem = story.post(body).problem(400, "INVALID_REQUEST")
     assert detail in problem["detail"], problem
     assert story.look().json()["suspension"] == story.result["suspension"], "nothing happened"
+    assert story.answer(1).answer(2).value == [1, 2]
+
+
+def test_no_results(story):
+    assert "waits for a result" in story.post({"results": []}).problem(409, "CONFLICT")["detail"]
     assert story.answer(1).answer(2).value == [1, 2]
 
 
