@@ -11,6 +11,7 @@
 #include <sodium.h>
 
 #include "base/clock.h"
+#include "handler/handler.h"
 
 #define HEARD_TIMEOUT_MS 200u
 #define HEAD_CHARS (NX__REDIS_HASH_CHARS + 1 + NX__REDIS_TOKEN_CHARS + 1)
@@ -60,31 +61,45 @@ static int change(struct nx__redis_store *store, struct nx__redis_command *comma
   return 0;
 }
 
+/* Never one of the two that mean no version. */
+static uint64_t draw_version(void) { return nx__redis_random_number() >> 1 | 1; }
+
+static void add_expected(struct nx__redis_command *command, uint64_t expected, struct nx__redis_token *room) {
+  *room = nx__redis_token_of(expected);
+  nx__redis_add_text(command, expected == NX_HANDLER_ANY ? "any" : expected == NX_HANDLER_NONE ? "" : room->text);
+}
+
 int nx__redis_put_handler(struct nx_store *base, const char *name, const struct nx_stored_handler *handler,
-                          struct nx_error *err) {
+                          uint64_t expected, struct nx_error *err) {
   struct nx__redis_command command;
+  struct nx__redis_token room;
   char hash[NX__REDIS_HASH_CHARS + 1];
   NX_BUF_AUTO value = {0};
   nx_buf_printf(&value, "%s %s ", sodium_bin2hex(hash, sizeof hash, handler->source_hash, NX_HASH_BYTES),
-                nx__redis_token_of(nx__redis_random_number()).text);
+                nx__redis_token_of(draw_version()).text);
   nx_buf_add(&value, handler->grants.data, handler->grants.len);
   if (value.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the handler \"%.64s\"", name);
   nx__redis_begin(&command, "put_handler");
   nx__redis_add_text(&command, name);
   nx__redis_add(&command, value.data, value.len);
+  add_expected(&command, expected, &room);
   int status = change(nx__redis_store_of(base), &command, err);
   if (status == -NX_ERR_NOT_FOUND)
     return nx_error_set(err, NX_ERR_NOT_FOUND, "the source of the handler \"%.64s\" is not kept", name);
   return status;
 }
 
+static bool parse_version(const char *text, uint64_t *out) {
+  if (strspn(text, "0123456789abcdef") < NX__REDIS_TOKEN_CHARS) return false;
+  *out = strtoull(text, NULL, 16);
+  return true;
+}
+
 static bool parse_handler(const redisReply *text, struct nx_stored_handler *out) {
   size_t bytes;
   if (text->len < HEAD_CHARS) return false;
   if (text->str[NX__REDIS_HASH_CHARS] != ' ' || text->str[HEAD_CHARS - 1] != ' ') return false;
-  const char *version = text->str + NX__REDIS_HASH_CHARS + 1;
-  if (strspn(version, "0123456789abcdef") != NX__REDIS_TOKEN_CHARS) return false;
-  out->version = strtoull(version, NULL, 16);
+  if (!parse_version(text->str + NX__REDIS_HASH_CHARS + 1, &out->version)) return false;
   return !sodium_hex2bin(out->source_hash, NX_HASH_BYTES, text->str, NX__REDIS_HASH_CHARS, NULL, &bytes, NULL) &&
          bytes == NX_HASH_BYTES;
 }
@@ -110,23 +125,29 @@ int nx__redis_get_handler(struct nx_store *base, const char *name, struct nx_sto
   return status;
 }
 
-int nx__redis_remove_handler(struct nx_store *base, const char *name, struct nx_error *err) {
+int nx__redis_remove_handler(struct nx_store *base, const char *name, uint64_t expected, struct nx_error *err) {
   struct nx__redis_command command;
+  struct nx__redis_token room;
   nx__redis_begin(&command, "remove_handler");
   nx__redis_add_text(&command, name);
+  add_expected(&command, expected, &room);
   int status = change(nx__redis_store_of(base), &command, err);
   return status == -NX_ERR_NOT_FOUND ? no_such_handler(name, err) : status;
 }
 
-int nx__redis_list_handlers(struct nx_store *base, void (*visit)(void *self, const char *name), void *self,
-                            struct nx_error *err) {
+/* ["ok", name, version, …]; without a version what is damaged. */
+int nx__redis_list_handlers(struct nx_store *base, nx_visit_handler_fn *visit, void *self, struct nx_error *err) {
   struct nx__redis_command command;
   redisReply *reply;
   nx__redis_begin(&command, "list_handlers");
   int status = nx__redis_ask(nx__redis_store_of(base), &command, 1, &reply, err);
   if (status) return status;
-  for (size_t i = 1; i < reply->elements; i++)
-    if (strlen(reply->element[i]->str) == reply->element[i]->len) visit(self, reply->element[i]->str);
+  for (size_t i = 1; i + 1 < reply->elements; i += 2) {
+    const redisReply *name = reply->element[i];
+    uint64_t version = NX_HANDLER_NONE;
+    parse_version(reply->element[i + 1]->str, &version);
+    if (nx_handler_name_valid(name->str, name->len)) visit(self, name->str, version);
+  }
   freeReplyObject(reply);
   return 0;
 }

@@ -88,8 +88,15 @@ struct nx_store_stats {
 struct nx_stored_handler {
   uint8_t source_hash[NX_HASH_BYTES];
   struct nx_buf grants; /* JSON; empty: none */
-  uint64_t version;     /* the store's: changes with every change */
+  uint64_t version;     /* the store's: changes with every change; never one of the two below */
 };
+
+/* Instead of a version: what a change expects to find. What is damaged counts as none. */
+#define NX_HANDLER_NONE UINT64_C(0)
+#define NX_HANDLER_ANY UINT64_MAX
+
+/* The version as get_handler would give it; what is damaged may show only there. */
+typedef void nx_visit_handler_fn(void *self, const char *name, uint64_t version);
 
 struct nx_store;
 
@@ -125,15 +132,14 @@ struct nx_store_ops {
                      uint64_t until_ms, struct nx_refusal *refused, struct nx_error *err);
   int (*load_source)(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], struct nx_buf *out, struct nx_error *err);
 
-  /* ---- Handlers over replicas; NULL without shares_handlers. The source was given to keep_source with UINT64_MAX. */
+  /* ---- Handlers over replicas; NULL without shares_handlers. The source was given to keep_source with UINT64_MAX.
+   * A change happens only if the name has the version `expected` at that moment; else NX_ERR_CONFLICT. */
   int (*put_handler)(struct nx_store *store, const char *name, const struct nx_stored_handler *handler,
-                     struct nx_error *err);
+                     uint64_t expected, struct nx_error *err);
   /* NX_ERR_NOT_FOUND. */
   int (*get_handler)(struct nx_store *store, const char *name, struct nx_stored_handler *out, struct nx_error *err);
-  int (*remove_handler)(struct nx_store *store, const char *name, struct nx_error *err);
-  /* Calls `visit` for each name. */
-  int (*list_handlers)(struct nx_store *store, void (*visit)(void *self, const char *name), void *self,
-                       struct nx_error *err);
+  int (*remove_handler)(struct nx_store *store, const char *name, uint64_t expected, struct nx_error *err);
+  int (*list_handlers)(struct nx_store *store, nx_visit_handler_fn *visit, void *self, struct nx_error *err);
   /* A number that changes when any handler has changed, by whatever replica; cheap enough to ask before each request
    * (no network, at most one system call). */
   uint64_t (*handlers_version)(struct nx_store *store);

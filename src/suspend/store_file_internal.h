@@ -83,8 +83,12 @@ bool nx__kept_lease(int fd, uint64_t until_ms);
 /* When the lease that another one has ends; 0: nobody has it; UINT64_MAX: cannot be asked. */
 uint64_t nx__kept_leased_until_ms(int fd);
 
-/* When a pass must open the file: see next_look in store_file_kept.c. */
+/* When a pass must open the file: see time_to_show in store_file_kept.c. */
 uint64_t nx__next_look_ms(const struct stat *st);
+/* Versions of handlers are nanoseconds that fit into a file's time. */
+static inline struct timespec nx__time_of_version(uint64_t version) {
+  return (struct timespec){.tv_sec = (time_t)(version / NX_NS_PER_S), .tv_nsec = (long)(version % NX_NS_PER_S)};
+}
 bool nx__looks_waiting(const struct stat *st);
 
 /* NX_ERR_UNAVAILABLE from an error of the system: what failed, and what to do. */
@@ -144,12 +148,11 @@ int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTE
 int nx__file_load_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], struct nx_buf *out,
                          struct nx_error *err);
 int nx__file_put_handler(struct nx_store *store, const char *name, const struct nx_stored_handler *handler,
-                         struct nx_error *err);
+                         uint64_t expected, struct nx_error *err);
 int nx__file_get_handler(struct nx_store *store, const char *name, struct nx_stored_handler *out,
                          struct nx_error *err);
-int nx__file_remove_handler(struct nx_store *store, const char *name, struct nx_error *err);
-int nx__file_list_handlers(struct nx_store *store, void (*visit)(void *self, const char *name), void *self,
-                           struct nx_error *err);
+int nx__file_remove_handler(struct nx_store *store, const char *name, uint64_t expected, struct nx_error *err);
+int nx__file_list_handlers(struct nx_store *store, nx_visit_handler_fn *visit, void *self, struct nx_error *err);
 uint64_t nx__file_handlers_version(struct nx_store *store);
 
 /* Keeps a source that is there at least until `until_ms`; NX_ERR_NOT_FOUND. */

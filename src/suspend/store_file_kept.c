@@ -217,8 +217,9 @@ int nx__kept_read_body(const struct nx__kept *kept, struct nx_buf *out, struct n
 /* The time of last modification is when a pass must look into the file, so that it need not open a quarter of a million
  * files to find the few whose time has come. It is a hint for items, whose header decides, and the truth for sources,
  * which are kept for longer and longer. The nanoseconds below the millisecond say whether an item still waits: for
- * figures only. */
-static struct timespec next_look(const struct nx__kept_header *header) {
+ * figures only. Into handlers every pass looks; theirs is the version, so that a list need not open them. */
+static struct timespec time_to_show(const struct nx__kept_header *header) {
+  if (header->version) return nx__time_of_version(header->version);
   uint64_t ms = header->expires_ms;
   if (header->wake_ms && header->wake_ms < ms) ms = header->wake_ms;
   return (struct timespec){
@@ -246,7 +247,7 @@ int nx__kept_write_temp(const struct nx__kept_dir *dir, const char *name, struct
     {.iov_base = (void *)(uintptr_t)body, .iov_len = header.body_bytes},
   };
   if (nx_fs_write_temp(dir->fd, parts, 2, temp, &cause)) return nx__store_unavailable(err, &cause);
-  const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, next_look(&header)};
+  const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, time_to_show(&header)};
   if (!utimensat(dir->fd, temp, times, AT_SYMLINK_NOFOLLOW)) return 0;
   int rc = nx__store_unavailable_errno(err, "set the time of a file");
   unlinkat(dir->fd, temp, 0);

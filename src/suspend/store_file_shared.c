@@ -97,34 +97,66 @@ static int check_name(const char *name, struct nx_error *err) {
   return nx_error_set(err, NX_ERR_INVALID, "\"%s\" is not the name of a handler", name);
 }
 
-/* The version of all handlers is the directory's time of modification. The kernel sets it with every change, but its
- * clock ticks only every few milliseconds; so it is then set to a random one. */
-static int mark_changed(struct nx__file_store *file, struct nx_error *err) {
+/* A new time of modification. The kernel sets one with every change, but its clock ticks only every few milliseconds, so
+ * it is set to a random one: it says which version of a file, or of the whole directory, this is. */
+static int draw_version(uint64_t *version, struct nx_error *err) {
   uint32_t random[2];
   if (getrandom(random, sizeof random, 0) != sizeof random) return nx__store_unavailable_errno(err, "getrandom");
-  const struct timespec times[] = {
-    {.tv_nsec = UTIME_OMIT},
-    {.tv_sec = (time_t)(random[0] >> 1), .tv_nsec = (long)(random[1] % NX_NS_PER_S)},
-  };
+  *version = (uint64_t)(random[0] >> 1 | 1) * NX_NS_PER_S + random[1] % NX_NS_PER_S;
+  return 0;
+}
+
+static int mark_changed(struct nx__file_store *file, struct nx_error *err) {
+  uint64_t version;
+  int rc = draw_version(&version, err);
+  if (rc) return rc;
+  const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, nx__time_of_version(version)};
   return futimens(file->handlers.fd, times) ? nx__store_unavailable_errno(err, "mark the change of a handler") : 0;
+}
+
+static uint64_t version_of(const struct stat *st) {
+  return (uint64_t)st->st_mtim.tv_sec * NX_NS_PER_S + (uint64_t)st->st_mtim.tv_nsec;
 }
 
 uint64_t nx__file_handlers_version(struct nx_store *store) {
   struct stat st;
   if (fstat(file_of(store)->handlers.fd, &st)) return 0;
-  return (uint64_t)st.st_mtim.tv_sec * NX_NS_PER_S + (uint64_t)st.st_mtim.tv_nsec;
+  return version_of(&st);
+}
+
+/* Holds the change lock of what has the name; kept->fd < 0 when there is nothing to lock. `flags` are those for putting
+ * another one in its place. */
+static int take_expected(struct nx__file_store *file, const char *name, uint64_t expected, struct nx__kept *kept,
+                         unsigned *flags, struct nx_error *err) {
+  int rc = nx__kept_take(&file->handlers, name, kept, err);
+  uint64_t found = rc ? NX_HANDLER_NONE : kept->header.version;
+  *flags = rc == -NX_ERR_NOT_FOUND ? NX_FS_NEW : 0;
+  if (rc && rc != -NX_ERR_NOT_FOUND && rc != -NX_ERR_INVALID) return rc;
+  if (expected == NX_HANDLER_ANY || expected == found) return 0;
+  return nx_error_set(err, NX_ERR_CONFLICT, "the handler \"%s\" has been changed meanwhile", name);
+}
+
+static int put_expected(struct nx__file_store *file, const char *name, const struct nx_stored_handler *handler,
+                        uint64_t expected, struct nx_error *err) {
+  NX__KEPT_AUTO kept = {.fd = -1};
+  struct nx__kept_header header = {.body_bytes = handler->grants.len};
+  unsigned flags;
+  memcpy(header.source_hash, handler->source_hash, NX_HASH_BYTES);
+  int rc = draw_version(&header.version, err);
+  if (!rc) rc = take_expected(file, name, expected, &kept, &flags, err);
+  return rc ? rc : nx__kept_put(&file->handlers, name, header, handler->grants.data, flags, err);
 }
 
 int nx__file_put_handler(struct nx_store *store, const char *name, const struct nx_stored_handler *handler,
-                         struct nx_error *err) {
+                         uint64_t expected, struct nx_error *err) {
   struct nx__file_store *file = file_of(store);
-  struct nx__kept_header header = {.body_bytes = handler->grants.len};
-  memcpy(header.source_hash, handler->source_hash, NX_HASH_BYTES);
+  struct nx_error cause;
   int rc = check_name(name, err);
   if (rc) return rc;
-  if (getrandom(&header.version, sizeof header.version, 0) != sizeof header.version)
-    return nx__store_unavailable_errno(err, "getrandom");
-  rc = nx__kept_put(&file->handlers, name, header, handler->grants.data, 0, err);
+  do
+    rc = put_expected(file, name, handler, expected, &cause);
+  while (rc == -NX_ERR_CONFLICT && expected == NX_HANDLER_ANY); /* somebody else made one of that name */
+  if (rc && err) *err = cause;
   return rc ? rc : mark_changed(file, err);
 }
 
@@ -140,29 +172,36 @@ int nx__file_get_handler(struct nx_store *store, const char *name, struct nx_sto
   return 0;
 }
 
-int nx__file_remove_handler(struct nx_store *store, const char *name, struct nx_error *err) {
+int nx__file_remove_handler(struct nx_store *store, const char *name, uint64_t expected, struct nx_error *err) {
   struct nx__file_store *file = file_of(store);
   NX__KEPT_AUTO kept = {.fd = -1};
+  struct nx_error cause;
+  unsigned flags;
   int rc = check_name(name, err);
   if (rc) return rc;
-  rc = nx__kept_open(&file->handlers, name, &kept, err);
-  if (rc && rc != -NX_ERR_INVALID) return rc; /* a damaged one may be removed */
+  rc = take_expected(file, name, expected, &kept, &flags, &cause);
+  if (rc && err) *err = cause;
+  if (rc) return rc;
   bool failed = unlinkat(file->handlers.fd, name, 0);
   if (failed && errno == ENOENT) return nx_error_set(err, NX_ERR_NOT_FOUND, "the store has no %s", name);
   if (failed || fsync(file->handlers.fd)) return nx__store_unavailable_errno(err, name);
   return mark_changed(file, err);
 }
 
-int nx__file_list_handlers(struct nx_store *store, void (*visit)(void *self, const char *name), void *self,
-                           struct nx_error *err) {
-  NX_FD_AUTO fd = openat(file_of(store)->handlers.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+/* A look at each inode is enough. */
+int nx__file_list_handlers(struct nx_store *store, nx_visit_handler_fn *visit, void *self, struct nx_error *err) {
+  const struct nx__file_store *file = file_of(store);
+  NX_FD_AUTO fd = openat(file->handlers.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *entries = fd < 0 ? NULL : fdopendir(fd);
   if (!entries) return nx__store_unavailable_errno(err, "list the handlers");
   fd = -1;
   struct dirent *entry;
+  struct stat st;
   errno = 0;
   while ((entry = readdir(entries))) {
-    if (nx_handler_name_valid(entry->d_name, strlen(entry->d_name))) visit(self, entry->d_name);
+    bool is_name = nx_handler_name_valid(entry->d_name, strlen(entry->d_name));
+    if (is_name && !fstatat(file->handlers.fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
+      visit(self, entry->d_name, version_of(&st));
     errno = 0;
   }
   int rc = errno ? nx__store_unavailable_errno(err, "list the handlers") : 0;

@@ -62,6 +62,7 @@ static int judge(const struct nx__redis_store *store, const redisReply *reply, s
     {"gone", NX_ERR_GONE, "the suspended execution is finished, cancelled or no longer leased"},
     {"busy", NX_ERR_BUSY, "the suspended execution is being resumed"},
     {"exists", NX_ERR_CONFLICT, "there is a suspended execution with this id"},
+    {"changed", NX_ERR_CONFLICT, "the handler has been changed meanwhile"},
   };
   if (!is_strings(reply)) return nx__redis_damaged(store, "something", err);
   const char *word = reply->element[0]->str;

@@ -183,6 +183,17 @@ end
 
 local function hash_of(handler) return string.sub(handler, 1, 64) end
 
+-- '' for one that is damaged.
+local function version_of(handler)
+  return string.match(handler, '^' .. string.rep('%x', 64) .. ' (' .. string.rep('%x', 16) .. ') ') or ''
+end
+
+-- Whether the name has the expected version: 'any', or '' for none.
+local function is_expected(name, expected)
+  if expected == 'any' then return true end
+  return version_of(redis.call('HGET', handlers_key, name) or '') == expected
+end
+
 -- Answers how many will hear of it.
 local function announce(channel, token) return {'ok', tostring(redis.call('PUBLISH', channel, token))} end
 
@@ -198,9 +209,11 @@ local function let_go(name, unless_key)
   return true
 end
 
-function operations.put_handler(name, handler, channel, token)
+-- Versions are random: one that is there already was put by the first attempt.
+function operations.put_handler(name, handler, expected, channel, token)
   local key = source_key(hash_of(handler))
   if redis.call('EXISTS', key) == 0 then return {'none'} end
+  if not is_expected(name, expected) and redis.call('HGET', handlers_key, name) ~= handler then return {'changed'} end
   let_go(name, key)
   redis.call('HSET', key, '@' .. name, '')
   redis.call('PERSIST', key)
@@ -214,16 +227,21 @@ function operations.get_handler(name)
   return {'ok', handler}
 end
 
-function operations.remove_handler(name, channel, token)
+function operations.remove_handler(name, expected, channel, token)
+  if not is_expected(name, expected) then return {'changed'} end
   if not let_go(name) then return {'none'} end
   redis.call('HDEL', handlers_key, name)
   return announce(channel, token)
 end
 
+-- Names and versions.
 function operations.list_handlers()
-  local names = redis.call('HKEYS', handlers_key)
-  table.insert(names, 1, 'ok')
-  return names
+  local found = {'ok'}
+  for _, name in ipairs(redis.call('HKEYS', handlers_key)) do
+    table.insert(found, name)
+    table.insert(found, version_of(redis.call('HGET', handlers_key, name)))
+  end
+  return found
 end
 
 -- One more has heard of the change with this token.

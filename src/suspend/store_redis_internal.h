@@ -42,12 +42,11 @@ int nx__redis_damaged(const struct nx__redis_store *store, const char *what, str
 bool nx__redis_parse_number(const redisReply *text, uint64_t *number);
 
 int nx__redis_put_handler(struct nx_store *store, const char *name, const struct nx_stored_handler *handler,
-                          struct nx_error *err);
+                          uint64_t expected, struct nx_error *err);
 int nx__redis_get_handler(struct nx_store *store, const char *name, struct nx_stored_handler *out,
                           struct nx_error *err);
-int nx__redis_remove_handler(struct nx_store *store, const char *name, struct nx_error *err);
-int nx__redis_list_handlers(struct nx_store *store, void (*visit)(void *self, const char *name), void *self,
-                            struct nx_error *err);
+int nx__redis_remove_handler(struct nx_store *store, const char *name, uint64_t expected, struct nx_error *err);
+int nx__redis_list_handlers(struct nx_store *store, nx_visit_handler_fn *visit, void *self, struct nx_error *err);
 uint64_t nx__redis_handlers_version(struct nx_store *store);
 
 #endif

@@ -99,14 +99,19 @@ static void data_outlive_all_handles(void **state) {
 
 /* ---- Handlers ---------------------------------------------------------------------------------------------------- */
 
-static int put_handler(struct nx_store *handle, const char *name, const uint8_t *hash, const char *grants) {
+static int put_expecting(struct nx_store *handle, const char *name, const uint8_t *hash, const char *grants,
+                         uint64_t expected) {
   struct nx_error err = {0};
   struct nx_stored_handler handler = {0};
   memcpy(handler.source_hash, hash, NX_HASH_BYTES);
   nx_buf_str(&handler.grants, grants);
-  int status = handle->ops->put_handler(handle, name, &handler, &err);
+  int status = handle->ops->put_handler(handle, name, &handler, expected, &err);
   nx_buf_deinit(&handler.grants);
   return status;
+}
+
+static int put_handler(struct nx_store *handle, const char *name, const uint8_t *hash, const char *grants) {
+  return put_expecting(handle, name, hash, grants, NX_HANDLER_ANY);
 }
 
 static int get_handler(struct nx_store *handle, const char *name, struct nx_stored_handler *out) {
@@ -114,9 +119,13 @@ static int get_handler(struct nx_store *handle, const char *name, struct nx_stor
   return handle->ops->get_handler(handle, name, out, &err);
 }
 
-static int remove_handler(struct nx_store *handle, const char *name) {
+static int remove_expecting(struct nx_store *handle, const char *name, uint64_t expected) {
   struct nx_error err = {0};
-  return handle->ops->remove_handler(handle, name, &err);
+  return handle->ops->remove_handler(handle, name, expected, &err);
+}
+
+static int remove_handler(struct nx_store *handle, const char *name) {
+  return remove_expecting(handle, name, NX_HANDLER_ANY);
 }
 
 static uint64_t version_at(struct nx_store *handle) { return handle->ops->handlers_version(handle); }
@@ -166,14 +175,33 @@ static void changes_show_at_every_handle(void **state) {
   }
 }
 
+static void a_change_happens_to_the_expected_version_only(void **state) {
+  if (!store->ops->shares_handlers) skip();
+  assert_int_equal(put_expecting(store, "cart", hash_a, "", 5), -NX_ERR_CONFLICT);
+  assert_int_equal(remove_expecting(store, "cart", 5), -NX_ERR_CONFLICT);
+  assert_int_equal(remove_expecting(store, "cart", NX_HANDLER_NONE), -NX_ERR_NOT_FOUND);
+  assert_int_equal(put_expecting(store, "cart", hash_a, "", NX_HANDLER_NONE), 0);
+  uint64_t first = assert_handler(other, "cart", hash_a, "");
+  assert_int_equal(put_expecting(other, "cart", hash_b, "", NX_HANDLER_NONE), -NX_ERR_CONFLICT);
+  assert_int_equal(put_expecting(other, "cart", hash_b, "", first), 0);
+  assert_int_equal(put_expecting(store, "cart", hash_a, "{}", first), -NX_ERR_CONFLICT);
+  assert_int_equal(remove_expecting(store, "cart", first), -NX_ERR_CONFLICT);
+  uint64_t second = assert_handler(store, "cart", hash_b, "");
+  assert_int_equal(remove_expecting(store, "cart", second), 0);
+  assert_int_equal(put_expecting(other, "cart", hash_b, "", second), -NX_ERR_CONFLICT);
+}
+
 struct names {
   char text[16][32];
+  uint64_t version[16];
   size_t count;
 };
 
-static void visit(void *self, const char *name) {
+static void visit(void *self, const char *name, uint64_t version) {
   struct names *names = self;
-  if (names->count < COUNT(names->text)) strncpy(names->text[names->count], name, sizeof *names->text - 1);
+  if (names->count == COUNT(names->text)) return;
+  strncpy(names->text[names->count], name, sizeof *names->text - 1);
+  names->version[names->count] = version;
   names->count++;
 }
 
@@ -183,7 +211,7 @@ static bool lists(struct nx_store *handle, const char *name, size_t count) {
   assert_int_equal(handle->ops->list_handlers(handle, visit, &names, &err), 0);
   assert_int_equal(names.count, count);
   for (size_t i = 0; i < count; i++)
-    if (!strcmp(names.text[i], name)) return true;
+    if (!strcmp(names.text[i], name)) return names.version[i] == assert_handler(handle, name, hash_a, "");
   return false;
 }
 
@@ -233,6 +261,7 @@ int suite_run_sharing(void) {
     T(data_outlive_all_handles),
     H(handlers_are_put_replaced_and_removed),
     H(changes_show_at_every_handle),
+    H(a_change_happens_to_the_expected_version_only),
     H(handlers_are_listed),
     H(the_source_of_a_handler_stays),
     H(handlers_outlive_all_handles),

@@ -128,14 +128,14 @@ static int put_handler(const char *name) {
   struct nx_error err = {0};
   memcpy(handler.source_hash, hash_a, sizeof hash_a);
   nx_buf_lit(&handler.grants, "{}");
-  int status = store->ops->put_handler(store, name, &handler, &err);
+  int status = store->ops->put_handler(store, name, &handler, NX_HANDLER_ANY, &err);
   nx_buf_deinit(&handler.grants);
   return status;
 }
 
 static int remove_handler(const char *name) {
   struct nx_error err = {0};
-  return store->ops->remove_handler(store, name, &err);
+  return store->ops->remove_handler(store, name, NX_HANDLER_ANY, &err);
 }
 
 static void handler_is_damaged(void) { assert_int_equal(get_handler("cart"), -NX_ERR_INVALID); }

@@ -100,7 +100,7 @@ static bool put_numbered(struct nx_store *mine, unsigned child, uint32_t number)
   char name[16];
   snprintf(name, sizeof name, "handler-%u", child);
   nx_buf_u64(&handler.grants, number);
-  int status = mine->ops->put_handler(mine, name, &handler, &err);
+  int status = mine->ops->put_handler(mine, name, &handler, NX_HANDLER_ANY, &err);
   nx_buf_deinit(&handler.grants);
   return status == 0 && acknowledge(child, number, STEPS);
 }

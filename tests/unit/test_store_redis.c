@@ -237,7 +237,7 @@ static int put_handler(struct nx_store *handle, const char *name, const uint8_t 
   struct nx_error err = {0};
   struct nx_stored_handler handler = {0};
   memcpy(handler.source_hash, hash, NX_HASH_BYTES);
-  return handle->ops->put_handler(handle, name, &handler, &err);
+  return handle->ops->put_handler(handle, name, &handler, NX_HANDLER_ANY, &err);
 }
 
 static void a_change_has_been_heard_when_the_call_returns(void **state) {
@@ -245,7 +245,7 @@ static void a_change_has_been_heard_when_the_call_returns(void **state) {
   for (int i = 0; i < 20; i++) {
     uint64_t before = other->ops->handlers_version(other);
     if (i % 2)
-      assert_int_equal(store->ops->remove_handler(store, "cart", &err), 0);
+      assert_int_equal(store->ops->remove_handler(store, "cart", NX_HANDLER_ANY, &err), 0);
     else
       assert_int_equal(put_handler(store, "cart", suite_source_hash), 0);
     assert_true(other->ops->handlers_version(other) != before);
@@ -282,9 +282,9 @@ static void sources_of_handlers_do_not_expire(void **state) {
   assert_int_equal(put_handler(other, "cart", suite_source_hash), 0); /* again */
   assert_int_equal(tell("PTTL " SUITE_SOURCE), -1);
   assert_int_equal(keep_source(store, suite_source_hash, suite_source, now_ms() + 2 * HOUR_MS), 0);
-  assert_int_equal(store->ops->remove_handler(store, "cart", &err), 0);
+  assert_int_equal(store->ops->remove_handler(store, "cart", NX_HANDLER_ANY, &err), 0);
   assert_int_equal(tell("PTTL " SUITE_SOURCE), -1);
-  assert_int_equal(store->ops->remove_handler(other, "basket", &err), 0);
+  assert_int_equal(store->ops->remove_handler(other, "basket", NX_HANDLER_ANY, &err), 0);
   assert_true(tell("PTTL " SUITE_SOURCE) > (long long)HOUR_MS);
 }
 

@@ -28,7 +28,7 @@ static void other_types_under_our_names(void **state) {
   sweep(store);
   assert_int_equal(create(store, id_of(2), waiting("waits")), -NX_ERR_INVALID);
   assert_int_equal(store->ops->get_handler(store, "cart", &handler, &err), -NX_ERR_INVALID);
-  assert_int_equal(store->ops->remove_handler(store, "cart", &err), -NX_ERR_INVALID);
+  assert_int_equal(store->ops->remove_handler(store, "cart", NX_HANDLER_ANY, &err), -NX_ERR_INVALID);
 }
 
 static void rubbish_in_our_types(void **state) {
@@ -53,7 +53,7 @@ static void rubbish_in_our_types(void **state) {
     tell("HSET nexus:{store}:handlers cart %s", handlers[i]);
     assert_int_equal(store->ops->get_handler(store, "cart", &handler, &err), -NX_ERR_INVALID);
   }
-  assert_int_equal(store->ops->remove_handler(store, "cart", &err), 0);
+  assert_int_equal(store->ops->remove_handler(store, "cart", NX_HANDLER_ANY, &err), 0);
 }
 
 /* Whoever publishes on our channel gets no more than a new version. */
