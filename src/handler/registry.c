@@ -123,15 +123,16 @@ static int unmet(struct nx_error *err, const char *name, const char *why) {
   return nx_error_set(err, NX_ERR_PRECONDITION, "handler '%s' %s", name, why);
 }
 
-static int check(const struct nx_condition *condition, const char *name, const struct nx_entry *now,
-                 struct nx_error *err) {
+int nx_condition_check(const struct nx_condition *condition, const char *name, const struct nx_entry *now,
+                       struct nx_error *err) {
   bool needs_one = condition->must_exist || condition->hash || condition->origin != NX_ORIGIN_ANY;
   if (condition->must_not_exist && now) return unmet(err, name, "exists already");
   if (needs_one && !now) return unmet(err, name, "does not exist");
-  if (condition->hash && sodium_memcmp(condition->hash, now->handler->source_hash, NX_HASH_BYTES))
+  if (condition->hash && sodium_memcmp(condition->hash, now->source_hash, NX_HASH_BYTES))
     return unmet(err, name, "has another version than the one expected");
   if (condition->origin != NX_ORIGIN_ANY && condition->origin != now->origin)
     return unmet(err, name, now->origin == NX_ORIGIN_FILE ? "comes from a file" : "was set through the API");
+  if (condition->is_compared && condition->entry != now) return unmet(err, name, "has been changed meanwhile");
   return 0;
 }
 
@@ -181,21 +182,33 @@ static void publish(struct nx_registry *registry, struct slot **link, struct fre
   if (++registry->registered > registry->bucket_count) grow(registry);
 }
 
-/* Under the write lock; `fresh->entry` has its handler already. */
+/* Under the write lock; `fresh->entry` has its content already. */
 static int try_put(struct nx_registry *registry, const struct nx_registration *what, struct fresh *fresh,
                    bool *created, struct nx_error *err) {
   struct slot **link = find(registry, what->name, strlen(what->name));
   const struct nx_entry *now = *link ? (*link)->entry : NULL;
-  int status = check(&what->condition, what->name, now, err);
+  int status = nx_condition_check(&what->condition, what->name, now, err);
   if (status) return status;
   if (!now && registry->registered >= registry->max_registered)
     return nx_error_set(err, NX_ERR_CONFLICT, "%zu handlers are registered, which is the limit: remove some first",
                         registry->registered);
   fresh->entry->origin = what->origin;
+  fresh->entry->version = what->version;
   fresh->entry->grants = nx_grants_hold(what->set_grants ? what->grants : now ? now->grants : NULL);
   *created = !now;
   publish(registry, link, fresh);
   return 0;
+}
+
+static bool set_content(struct nx_registry *registry, struct nx_entry *entry, const struct nx_registration *what) {
+  memcpy(entry->source_hash, what->handler ? what->handler->source_hash : what->source_hash, NX_HASH_BYTES);
+  if (!what->handler) return true;
+  entry->handler = nx__contents_pin(&registry->contents, what->handler);
+  return entry->handler != NULL;
+}
+
+static void unpin(struct nx_registry *registry, const struct nx_entry *entry) {
+  if (entry && entry->handler) nx__contents_unpin(&registry->contents, entry->source_hash);
 }
 
 int nx_registry_put(struct nx_registry *registry, const struct nx_registration *what, bool *created,
@@ -206,8 +219,7 @@ int nx_registry_put(struct nx_registry *registry, const struct nx_registration *
                         "last two", NX_HANDLER_NAME_MAX);
   struct fresh fresh;
   if (!prepare(&fresh, what->name, true)) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory to register a handler");
-  fresh.entry->handler = nx__contents_pin(&registry->contents, what->handler);
-  if (!fresh.entry->handler) {
+  if (!set_content(registry, fresh.entry, what)) {
     discard(&fresh);
     return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory to register a handler");
   }
@@ -216,10 +228,23 @@ int nx_registry_put(struct nx_registry *registry, const struct nx_registration *
   int status = try_put(registry, what, &fresh, &is_new, err);
   pthread_rwlock_unlock(&registry->names_lock);
   /* The entry left in `fresh` is the displaced one, or ours when the change was refused: its pin ends either way. */
-  if (fresh.entry) nx__contents_unpin(&registry->contents, fresh.entry->handler->source_hash);
+  unpin(registry, fresh.entry);
   discard(&fresh);
   if (!status && created) *created = is_new;
   return status;
+}
+
+void nx_registry_bind(struct nx_registry *registry, const struct nx_entry *entry, struct nx_handler *handler) {
+  const struct nx_registration what = {
+    .name = entry->name,
+    .handler = handler,
+    .version = entry->version,
+    .origin = entry->origin,
+    .set_grants = true,
+    .grants = entry->grants,
+    .condition = {.is_compared = true, .entry = entry},
+  };
+  nx_registry_put(registry, &what, NULL, NULL); /* else it is found by content, as long as that is kept */
 }
 
 static int not_found(struct nx_error *err, const char *name) {
@@ -233,7 +258,7 @@ int nx_registry_remove(struct nx_registry *registry, const char *name, const str
   pthread_rwlock_wrlock(&registry->names_lock);
   struct slot **link = find(registry, name, strlen(name));
   int status = *link ? 0 : not_found(err, name);
-  if (!status && condition) status = check(condition, name, (*link)->entry, err);
+  if (!status && condition) status = nx_condition_check(condition, name, (*link)->entry, err);
   if (!status) {
     removed = *link;
     *link = removed->chain;
@@ -241,7 +266,7 @@ int nx_registry_remove(struct nx_registry *registry, const char *name, const str
   }
   pthread_rwlock_unlock(&registry->names_lock);
   if (!removed) return status;
-  nx__contents_unpin(&registry->contents, removed->entry->handler->source_hash);
+  unpin(registry, removed->entry);
   nx_entry_release(removed->entry);
   free(removed);
   return 0;
@@ -258,7 +283,9 @@ int nx_registry_set_grants(struct nx_registry *registry, const char *name, struc
   if (found) {
     const struct nx_entry *now = (*link)->entry;
     fresh.entry->origin = now->origin;
-    fresh.entry->handler = nx_handler_hold(now->handler); /* the name's pin goes over to the new entry */
+    fresh.entry->version = now->version;
+    memcpy(fresh.entry->source_hash, now->source_hash, NX_HASH_BYTES);
+    if (now->handler) fresh.entry->handler = nx_handler_hold(now->handler); /* its pin goes over to the new entry */
     fresh.entry->grants = nx_grants_hold(grants);
     publish(registry, link, &fresh);
   }
@@ -348,7 +375,7 @@ void nx_registry_destroy(struct nx_registry *registry) {
   for (size_t i = 0; i < registry->bucket_count; i++) {
     for (struct slot *slot = registry->buckets[i], *next; slot; slot = next) {
       next = slot->chain;
-      nx__contents_unpin(&registry->contents, slot->entry->handler->source_hash);
+      unpin(registry, slot->entry);
       nx_entry_release(slot->entry);
       free(slot);
     }

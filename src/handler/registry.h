@@ -32,15 +32,18 @@ struct nx__tally;
 enum nx_origin {
   NX_ORIGIN_ANY, /* only in a condition */
   NX_ORIGIN_FILE,
-  NX_ORIGIN_API,
+  NX_ORIGIN_API,   /* set by PUT, in this process only */
+  NX_ORIGIN_STORE, /* set by PUT, for all replicas: exec/shared_handlers.h */
 };
-const char *nx_origin_name(enum nx_origin origin); /* "file", "api" */
+const char *nx_origin_name(enum nx_origin origin); /* "file", "api": who brought it */
 
 struct nx_entry {
   _Atomic uint32_t _refs;
   enum nx_origin origin;
-  struct nx_handler *handler;
-  struct nx_grants *grants; /* NULL: none were given */
+  uint8_t source_hash[NX_HASH_BYTES];
+  uint64_t version;           /* in the store; 0: it is not from there */
+  struct nx_handler *handler; /* NULL: it is in the store, and nobody has needed it here yet */
+  struct nx_grants *grants;   /* NULL: none were given */
   unsigned metrics_label;   /* nx_metrics_handler_label of the name */
   struct nx__tally *_tally; /* shared by all entries that this name has had */
   char name[NX_HANDLER_NAME_MAX + 1];
@@ -72,11 +75,18 @@ struct nx_condition {
   bool must_exist, must_not_exist;
   const uint8_t *hash;    /* borrowed; the source hash that must be registered now; NULL: any */
   enum nx_origin origin;  /* that the registered one must have */
+  bool is_compared;       /* the registered one must be this very entry, borrowed; NULL: there must be none */
+  const struct nx_entry *entry;
 };
+/* `now` may be NULL. Touches nothing: 0 or NX_ERR_PRECONDITION. */
+int nx_condition_check(const struct nx_condition *condition, const char *name, const struct nx_entry *now,
+                       struct nx_error *err);
 
 struct nx_registration {
   const char *name;            /* borrowed; nx_handler_name_valid */
-  struct nx_handler *handler;  /* borrowed */
+  struct nx_handler *handler;  /* borrowed; NULL: it is not compiled here */
+  const uint8_t *source_hash;  /* borrowed; of a handler that is not compiled here */
+  uint64_t version;
   enum nx_origin origin;
   bool set_grants;             /* false: the name keeps the grants it has */
   struct nx_grants *grants;    /* borrowed; NULL: none */
@@ -87,6 +97,8 @@ struct nx_registration {
  * NX_ERR_PRECONDITION, NX_ERR_CONFLICT (max_registered), NX_ERR_NO_MEMORY. */
 int nx_registry_put(struct nx_registry *registry, const struct nx_registration *what, bool *created,
                     struct nx_error *err);
+/* The entry had no handler and has been compiled: whoever comes next finds it so. Nothing when it was replaced. */
+void nx_registry_bind(struct nx_registry *registry, const struct nx_entry *entry, struct nx_handler *handler);
 /* NX_ERR_NOT_FOUND, NX_ERR_PRECONDITION. `condition` may be NULL. */
 int nx_registry_remove(struct nx_registry *registry, const char *name, const struct nx_condition *condition,
                        struct nx_error *err);

@@ -32,7 +32,7 @@ static void forget_entry(struct nx_request *request) {
 }
 
 static void hex_hash(char hex[2 * NX_HASH_BYTES + 1], const struct nx_entry *entry) {
-  nx_hash_to_hex(hex, entry->handler->source_hash);
+  nx_hash_to_hex(hex, entry->source_hash);
 }
 
 static void write_info(const struct nx_entry *entry, struct nx_buf *out) {
@@ -102,7 +102,7 @@ static bool make_condition(struct nx_request *request, struct nx_condition *cond
   if (!in->if_match.data) return true;
   if (!exists || !if_match_holds(request)) return false;
   condition->must_exist = true;
-  if (!is_star(in->if_match)) condition->hash = request->entry->handler->source_hash;
+  if (!is_star(in->if_match)) condition->hash = request->entry->source_hash;
   return true;
 }
 

@@ -85,6 +85,47 @@ static void what_was_put_is_got(void **state) {
   assert_null(nx_registry_get(registry, name, NX_HANDLER_NAME_MAX));
 }
 
+static void what_is_not_compiled_here_is_bound_later(void **state) {
+  (void)state;
+  struct nx_handler *handler = make_handler("return 1");
+  struct nx_registration what = {
+    .name = "a", .source_hash = handler->source_hash, .version = 7, .origin = NX_ORIGIN_STORE};
+  assert_int_equal(nx_registry_put(registry, &what, NULL, NULL), 0);
+  struct nx_entry *entry = get("a");
+  assert_null(entry->handler);
+  assert_memory_equal(entry->source_hash, handler->source_hash, NX_HASH_BYTES);
+  assert_int_equal(stats().registered_bytes, 0);
+  nx_registry_bind(registry, entry, handler);
+  struct nx_entry *bound = get("a");
+  assert_string_equal(bound->handler->source, "return 1");
+  assert_int_equal(bound->version, 7);
+  assert_true(stats().registered_bytes > 0);
+  put("a", "return 2");
+  nx_registry_bind(registry, entry, handler); /* too late */
+  nx_registry_bind(registry, bound, handler);
+  nx_entry_release(bound);
+  bound = get("a");
+  assert_string_equal(bound->handler->source, "return 2");
+  assert_int_equal(nx_registry_put(registry, &what, NULL, NULL), 0);
+  assert_int_equal(nx_registry_set_grants(registry, "a", NULL, NULL), 0);
+  nx_entry_release(bound);
+  nx_entry_release(entry);
+  nx_handler_release(handler);
+}
+
+static void the_very_entry_is_compared(void **state) {
+  (void)state;
+  struct nx_error err = {0};
+  const struct nx_condition none = {.is_compared = true};
+  assert_int_equal(put_with("a", "1", (struct nx_registration){.condition = none}, &err), 0);
+  assert_int_equal(put_with("a", "1", (struct nx_registration){.condition = none}, &err), -NX_ERR_PRECONDITION);
+  struct nx_entry *entry = get("a");
+  const struct nx_condition same = {.is_compared = true, .entry = entry};
+  assert_int_equal(put_with("a", "1", (struct nx_registration){.condition = same}, &err), 0);
+  assert_int_equal(nx_registry_remove(registry, "a", &same, &err), -NX_ERR_PRECONDITION);
+  nx_entry_release(entry);
+}
+
 static void bad_names_are_refused(void **state) {
   (void)state;
   struct nx_error err = {0};
@@ -379,6 +420,8 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
   const struct CMUnitTest tests[] = {
     TEST(what_was_put_is_got),
+    TEST(what_is_not_compiled_here_is_bound_later),
+    TEST(the_very_entry_is_compared),
     TEST(bad_names_are_refused),
     TEST(a_replaced_handler_lives_until_it_is_released),
     TEST(conditions),
