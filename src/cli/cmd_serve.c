@@ -55,6 +55,13 @@ struct serve {
 
 /* ---- Handlers from files: each is a job like any other, but waits for its permit -------------------------------------- */
 
+static void log_if_hidden(const struct serve *serve, const char *name) {
+  struct nx_entry *before = nx_registry_get(serve->app.registry, name, strlen(name));
+  if (before && before->origin == NX_ORIGIN_STORE)
+    nx_log(NX_LOG_WARN, "a file of HANDLERS_DIR hides a handler of the store", "handler", name, NULL);
+  nx_entry_release(before);
+}
+
 static int apply_file(void *opaque, const char *name, const char *source, size_t bytes, struct nx_grants *grants,
                       struct nx_error *err) {
   struct serve *serve = opaque;
@@ -83,6 +90,7 @@ static int apply_file(void *opaque, const char *name, const char *source, size_t
       .set_grants = true,
       .grants = grants,
     };
+    log_if_hidden(serve, name);
     status = nx_registry_put(serve->app.registry, &registration, NULL, err);
   }
   nx_job_deinit(&job);
@@ -93,6 +101,7 @@ static void remove_file(void *opaque, const char *name) {
   struct serve *serve = opaque;
   struct nx_condition from_file = {.origin = NX_ORIGIN_FILE};
   nx_registry_remove(serve->app.registry, name, &from_file, NULL);
+  if (serve->app.shared) nx_shared_uncover(serve->app.shared);
 }
 
 static int open_directory(struct serve *serve, struct nx_error *err) {
@@ -106,6 +115,19 @@ static int open_directory(struct serve *serve, struct nx_error *err) {
     .remove = remove_file,
   };
   return nx_directory_create(&serve->directory, &opts, err);
+}
+
+/* ---- Handlers of the store ------------------------------------------------------------------------------------------------ */
+
+static int create_shared(struct serve *serve, struct nx_error *err) {
+  struct nx_store *store = nx_suspensions_store(serve->app.suspensions);
+  if (!store || !store->ops->shares_handlers) return 0;
+  return nx_shared_create(&serve->app.shared, store, serve->app.registry, err);
+}
+
+/* After those from files, which count more. A failure is logged; requests try again. */
+static void load_shared(struct serve *serve) {
+  if (serve->app.shared) nx_shared_sync(serve->app.shared, NULL);
 }
 
 /* ---- Building ------------------------------------------------------------------------------------------------------------ */
@@ -268,6 +290,7 @@ static int start(struct serve *serve, struct nx_error *err) {
   if (!status) status = create_governor(serve, err);
   if (!status) status = open_store(serve, err);
   if (!status) status = open_suspensions(serve, err);
+  if (!status) status = create_shared(serve, err);
   if (!status) status = create_net(serve, err);
   if (!status) status = create_exec(serve, err);
   if (!status) status = create_servers(serve, err);
@@ -278,6 +301,7 @@ static int start(struct serve *serve, struct nx_error *err) {
   status = nx_exec_start(serve->app.exec, &hooks, err);
   if (!status) status = open_directory(serve, err);
   if (status) return status;
+  load_shared(serve);
   serve->app.config = &serve->config;
   serve->app.ledger = &serve->ledger;
   serve->app.started_ns = nx_clock_ns();
@@ -350,6 +374,7 @@ static void stop(struct serve *serve) {
   nx_http_server_destroy(serve->app.server);
   nx_net_destroy(serve->net);
   nx_exec_destroy(serve->app.exec);
+  nx_shared_destroy(serve->app.shared);
   nx_suspensions_destroy(serve->app.suspensions);
   nx_registry_destroy(serve->app.registry);
   nx_cache_close(serve->app.cache);

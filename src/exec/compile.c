@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "exec/compile.h"
 
+#include <string.h>
+
 #include "base/clock.h"
 #include "metrics/metrics.h"
 
@@ -15,8 +17,9 @@ static void fail(struct nx_job *job, const struct nx_error *err) {
 }
 
 /* Compiling is an execution of its own, without rights; its outcome is the job's when it fails. The caller's own limits
- * must not decide what the image holds: others with the same source get it too. An execution that is resumed has used
- * some of its limits already, and gets nothing back. */
+ * must not decide what the image holds: others with the same source get it too. Nor may a handler's grants be too tight
+ * to compile it, when they were not where it was installed. An execution that is resumed has used some of its limits
+ * already, and gets nothing back. */
 static struct nx_image *make_image(const struct nx_compiler *compiler, struct nx_job *job) {
   struct nx_image *image = NULL;
   struct nx_error err;
@@ -26,23 +29,28 @@ static struct nx_image *make_image(const struct nx_compiler *compiler, struct nx
     return NULL;
   }
   struct nx_execution *x = &job->execution;
-  const uint32_t memory_bytes = x->limits.memory_bytes, host_calls = x->host_calls;
+  const struct nx_execution_limits limits = x->limits;
   const uint64_t duration_ns = x->duration_ns;
+  const uint32_t host_calls = x->host_calls;
   x->limits.memory_bytes = compiler->memory_bytes;
+  if (job->entry) x->limits.timeout_ns = compiler->timeout_ns;
   x->host_calls = 0;
   x->duration_ns = 0;
   x->budget = &lease;
   nx_execution_compile(x, lease.instance, job->source, compiler->account, &image);
   nx_pool_release(&lease);
   job->compile_us = x->duration_ns / 1000;
-  x->limits.memory_bytes = memory_bytes;
+  x->limits = limits;
   x->host_calls = host_calls;
   x->duration_ns = duration_ns;
   return image;
 }
 
 void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job) {
-  nx_handler_hash_source(job->_source_hash, job->source.data, job->source.bytes);
+  if (job->entry)
+    memcpy(job->_source_hash, job->entry->source_hash, NX_HASH_BYTES);
+  else
+    nx_handler_hash_source(job->_source_hash, job->source.data, job->source.bytes);
   struct nx_handler *handler = nx_registry_find(compiler->registry, job->_source_hash);
   if (!handler) return;
   job->cache_hit = true;

@@ -15,9 +15,10 @@ struct nx_compiler {
   struct nx_cache *cache;         /* NULL: none */
   struct nx_cache_writer *writer; /* NULL: none */
   uint32_t memory_bytes;          /* what compiling may use, whoever asks: images are shared by all callers */
+  uint64_t timeout_ns;            /* and how long it may take, for a handler that has a name */
 };
 
-/* Looks for job->source among the compiled handlers in memory; sets job->execution.handler, which the job then owns. */
+/* Looks for the source of job->entry, or for job->source, among the compiled handlers in memory; sets job->execution.handler, which the job then owns. */
 void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job);
 /* The same from the disk cache, or by compiling, for a job that nx__compile_find found nothing for. False:
  * job->execution says why not. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "exec/admission.h"
 #include "exec/compile.h"
 #include "exec/continuation.h"
@@ -89,6 +90,7 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
     .cache = options->cache,
     .account = nx_governor_account(options->governor, NX_LAYER_HANDLERS, NX_DEMAND_GROWTH),
     .memory_bytes = (uint32_t)options->config->memory_limit_bytes,
+    .timeout_ns = options->config->timeout_ms * NX_NS_PER_MS,
   };
   if (!status) status = nx_cache_writer_create(&exec->compiler.writer, options->cache, err);
   if (!status) status = create_waiting(exec, options, err);
@@ -160,13 +162,20 @@ static void end_own(struct nx_exec *exec, struct nx_job *job) {
 
 /* ---- Admission ------------------------------------------------------------------------------------------------------ */
 
-static bool is_about_suspension(const struct nx_job *job) {
-  return job->kind == NX_JOB_RESUME || job->kind == NX_JOB_LOOK_UP || job->kind == NX_JOB_CANCEL;
+static bool begins_with_keeper(const struct nx_job *job) {
+  return job->kind != NX_JOB_EXECUTE && job->kind != NX_JOB_COMPILE;
+}
+
+static void find(struct nx_exec *exec, struct nx_job *job) {
+  nx__compile_find(&exec->compiler, job);
+  if (job->entry && job->execution.handler)
+    nx_registry_bind(exec->compiler.registry, job->entry, job->execution.handler);
 }
 
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
-  if (is_about_suspension(job)) return nx__keeper_begin(&exec->keeper, job);
-  if (!job->execution.handler) nx__compile_find(&exec->compiler, job);
+  if (begins_with_keeper(job)) return nx__keeper_begin(&exec->keeper, job);
+  if (!job->execution.handler) find(exec, job);
+  if (!job->execution.handler && job->entry) return nx__keeper_fetch(&exec->keeper, job);
   enum nx_job_state state = nx__admission_submit(&exec->admission, job);
   nx_watchdog_kick(exec->watchdog);
   return state;
@@ -421,10 +430,28 @@ static enum nx_job_state conclude(struct nx_exec *exec, struct nx_job *job) {
   return job->refusal.code ? nx__keeper_give_up(&exec->keeper, job) : nx__keeper_finish(&exec->keeper, job);
 }
 
+/* An error in a source that compiled elsewhere is an operator's matter, too. */
+static void log_not_compiled(const struct nx_job *job) {
+  const struct nx_buf *why = &job->execution.error.message;
+  NX_BUF_AUTO reason = {0};
+  if (!nx_log_enabled(NX_LOG_WARN) || !nx_log_take()) return;
+  nx_buf_printf(&reason, "%s: %.*s", nx_outcome_code(job->execution.outcome), (int)(why->len > 160 ? 160 : why->len),
+                why->len ? why->data : "");
+  nx_log(NX_LOG_WARN, "a handler of the store does not compile here", "handler", job->entry->name, "reason",
+         reason.failed ? "" : reason.data, NULL);
+}
+
+static bool compile(struct nx_exec *exec, struct nx_job *job) {
+  bool compiled = nx__compile(&exec->compiler, job);
+  if (job->entry && compiled) nx_registry_bind(exec->compiler.registry, job->entry, job->execution.handler);
+  if (job->entry && !compiled) log_not_compiled(job);
+  return compiled;
+}
+
 enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   x->grant = nx_pool_grant;
-  bool compiled = x->handler || nx__compile(&exec->compiler, job);
+  bool compiled = x->handler || compile(exec, job);
   unblock(exec, x);
   if (!compiled && job->kind == NX_JOB_RESUME && !job->refusal.code) refuse_uncompiled(job);
   if (compiled && job->kind != NX_JOB_COMPILE) execute(exec, job);

@@ -42,11 +42,12 @@ enum nx_job_state {
 };
 
 enum nx_job_kind {
-  NX_JOB_EXECUTE, /* execution.handler, or `source` when that is NULL */
+  NX_JOB_EXECUTE, /* execution.handler, or else the source of `entry` in the store, or else `source` */
   NX_JOB_COMPILE, /* `source` into execution.handler */
   NX_JOB_RESUME,  /* the execution named by `suspension`, with `answers` */
   NX_JOB_LOOK_UP, /* what has become of it, as JSON into `reply` */
   NX_JOB_CANCEL,
+  NX_JOB_ERRAND,  /* calls `errand` on a thread that may wait for a disk or a network; may be followed by another kind */
 };
 
 /* A result of a call, as its caller brings it. */
@@ -62,6 +63,7 @@ struct nx__continuation;
 
 struct nx_job {
   enum nx_job_kind kind;
+  void (*errand)(struct nx_job *job); /* of an ERRAND; may fill `refusal` and `reply` */
   struct nx_text source;        /* borrowed */
   struct nx_entry *entry;       /* held by the caller; NULL for inline code */
   struct nx_execution execution;

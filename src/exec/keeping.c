@@ -99,16 +99,21 @@ static int missing_handler(const struct nx_job *job, struct nx_error *err) {
                       c->handler[0] ? c->handler : "inline", hash);
 }
 
+/* The loaded source becomes the job's. */
+static int use_source(struct nx_job *job, const uint8_t expected[NX_HASH_BYTES], struct nx_error *err) {
+  const struct nx_buf *source = &job->_continuation->source;
+  nx_handler_hash_source(job->_source_hash, source->data, source->len);
+  if (memcmp(job->_source_hash, expected, NX_HASH_BYTES))
+    return nx_error_set(err, NX_ERR_INVALID, "the source in the store has been changed");
+  job->source = (struct nx_text){source->data ? source->data : "", (uint32_t)source->len};
+  return 0;
+}
+
 static int load_source(struct nx__keeper *keeper, struct nx_job *job, struct nx_error *err) {
   struct nx__continuation *c = job->_continuation;
   int status = nx_suspensions_load_source(keeper->suspensions, &c->taken, &c->source, err);
   if (status == -NX_ERR_NOT_FOUND) return missing_handler(job, err);
-  if (status) return status;
-  nx_handler_hash_source(job->_source_hash, c->source.data, c->source.len);
-  if (memcmp(job->_source_hash, c->taken.record.fixed.source_hash, NX_HASH_BYTES))
-    return nx_error_set(err, NX_ERR_INVALID, "the source kept for the suspended execution has been changed");
-  job->source = (struct nx_text){c->source.data ? c->source.data : "", (uint32_t)c->source.len};
-  return 0;
+  return status ? status : use_source(job, c->taken.record.fixed.source_hash, err);
 }
 
 static int find_handler(struct nx__keeper *keeper, struct nx_job *job, struct nx_error *err) {
@@ -204,6 +209,15 @@ static enum nx_job_state cancel_step(struct nx__keeper *keeper, struct nx_job *j
   return job->state;
 }
 
+/* What is next for the job finds it as it was before. */
+static enum nx_job_state errand_step(struct nx__keeper *keeper, struct nx_job *job) {
+  (void)keeper;
+  job->errand(job);
+  nx__continuation_free(job);
+  job->state = NX_JOB_DONE;
+  return job->state;
+}
+
 enum nx_job_state nx__keeper_begin(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = nx__continuation_of(job, keeper->account);
   if (!c) return refuse(job, NX_ERR_NO_MEMORY, "no memory to resume an execution");
@@ -212,8 +226,30 @@ enum nx_job_state nx__keeper_begin(struct nx__keeper *keeper, struct nx_job *job
   switch (job->kind) {
   case NX_JOB_LOOK_UP: return take(keeper, job, look_up_step);
   case NX_JOB_CANCEL: return take(keeper, job, cancel_step);
+  case NX_JOB_ERRAND: return take(keeper, job, errand_step);
   default: return take(keeper, job, resume_step);
   }
+}
+
+/* ---- Handlers of the store that are not compiled here --------------------------------------------------------------------- */
+
+static int fetch(struct nx__keeper *keeper, struct nx_job *job, struct nx_error *err) {
+  struct nx_store *store = nx_suspensions_store(keeper->suspensions);
+  int status = store->ops->load_source(store, job->entry->source_hash, &job->_continuation->source, err);
+  if (status == -NX_ERR_NOT_FOUND) /* it was replaced or removed a moment ago */
+    return nx_error_set(err, NX_ERR_UNAVAILABLE, "the store has the source of this handler no more; try again");
+  return status ? status : use_source(job, job->entry->source_hash, err);
+}
+
+static enum nx_job_state fetch_step(struct nx__keeper *keeper, struct nx_job *job) {
+  struct nx_error err;
+  if (fetch(keeper, job, &err)) return fail(keeper, job, &err);
+  return nx__admission_submit(keeper->admission, job);
+}
+
+enum nx_job_state nx__keeper_fetch(struct nx__keeper *keeper, struct nx_job *job) {
+  if (!nx__continuation_of(job, keeper->account)) return refuse(job, NX_ERR_NO_MEMORY, "no memory to load a handler");
+  return take(keeper, job, fetch_step);
 }
 
 /* ---- Waiting here ------------------------------------------------------------------------------------------------------- */

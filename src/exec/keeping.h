@@ -3,7 +3,8 @@
  * Between jobs and the store of suspended executions: each step may wait for a disk or a network, and then runs on a
  * thread of its own; the job is WAITING meanwhile, and comes back through `ready`. Private to src/exec.
  *
- *   begin    RESUME: take the lease, load, find the handler, then admission; LOOK_UP and CANCEL to their end
+ *   begin    RESUME: take the lease, load, find the handler, then admission; LOOK_UP, CANCEL and ERRAND to their end
+ *   fetch    EXECUTE of a handler that is not compiled here: its source from the store, then admission
  *   wait     the execution waits for calls that nexus answers itself, and its caller for the result
  *   keep     the execution is suspended: into the store, or back into it
  *   finish   the resumed execution has ended: its result into the store
@@ -39,6 +40,7 @@ void nx__keeper_deinit(struct nx__keeper *keeper);
 
 /* Each gives back the job's state; WAITING: it is not the caller's any more. */
 enum nx_job_state nx__keeper_begin(struct nx__keeper *keeper, struct nx_job *job);
+enum nx_job_state nx__keeper_fetch(struct nx__keeper *keeper, struct nx_job *job);
 enum nx_job_state nx__keeper_wait(struct nx__keeper *keeper, struct nx_job *job);
 enum nx_job_state nx__keeper_keep(struct nx__keeper *keeper, struct nx_job *job);
 enum nx_job_state nx__keeper_finish(struct nx__keeper *keeper, struct nx_job *job);

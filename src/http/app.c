@@ -17,24 +17,24 @@ static const struct route {
   enum nx_http_method method;
   enum nx_metrics_route id;
   route_fn *run;
-  bool admin; /* also on the admin listener */
+  enum { PLAIN, HANDLERS, ADMIN } trait; /* HANDLERS: looks up names of handlers; ADMIN: also on the admin listener */
 } routes[] = {
-  {"/run/{name}", NX_HTTP_POST, NX_METRICS_ROUTE_RUN, nx__route_run, false},
-  {"/v1/execute", NX_HTTP_POST, NX_METRICS_ROUTE_EXECUTE, nx__route_execute, false},
-  {"/v1/resume", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME, nx__route_resume, false},
-  {"/v1/resume/{id}", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME_ID, nx__route_resume, false},
-  {"/v1/resume/{id}", NX_HTTP_GET, NX_METRICS_ROUTE_RESUME_ID, nx__route_look_up, false},
-  {"/v1/resume/{id}", NX_HTTP_DELETE, NX_METRICS_ROUTE_RESUME_ID, nx__route_cancel, false},
-  {"/v1/handlers", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLERS, nx__route_list_handlers, false},
-  {"/v1/handlers/{name}", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLER, nx__route_get_handler, false},
-  {"/v1/handlers/{name}", NX_HTTP_PUT, NX_METRICS_ROUTE_HANDLER, nx__route_put_handler, false},
-  {"/v1/handlers/{name}", NX_HTTP_DELETE, NX_METRICS_ROUTE_HANDLER, nx__route_delete_handler, false},
-  {"/v1/handlers/{name}/grants", NX_HTTP_GET, NX_METRICS_ROUTE_GRANTS, nx__route_get_grants, false},
-  {"/v1/handlers/{name}/grants", NX_HTTP_PUT, NX_METRICS_ROUTE_GRANTS, nx__route_put_grants, false},
-  {"/health", NX_HTTP_GET, NX_METRICS_ROUTE_HEALTH, nx__route_health, true},
-  {"/livez", NX_HTTP_GET, NX_METRICS_ROUTE_LIVEZ, nx__route_livez, true},
-  {"/readyz", NX_HTTP_GET, NX_METRICS_ROUTE_READYZ, nx__route_readyz, true},
-  {"/metrics", NX_HTTP_GET, NX_METRICS_ROUTE_METRICS, nx__route_metrics, true},
+  {"/run/{name}", NX_HTTP_POST, NX_METRICS_ROUTE_RUN, nx__route_run, HANDLERS},
+  {"/v1/execute", NX_HTTP_POST, NX_METRICS_ROUTE_EXECUTE, nx__route_execute, HANDLERS},
+  {"/v1/resume", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME, nx__route_resume, PLAIN},
+  {"/v1/resume/{id}", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME_ID, nx__route_resume, PLAIN},
+  {"/v1/resume/{id}", NX_HTTP_GET, NX_METRICS_ROUTE_RESUME_ID, nx__route_look_up, PLAIN},
+  {"/v1/resume/{id}", NX_HTTP_DELETE, NX_METRICS_ROUTE_RESUME_ID, nx__route_cancel, PLAIN},
+  {"/v1/handlers", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLERS, nx__route_list_handlers, HANDLERS},
+  {"/v1/handlers/{name}", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLER, nx__route_get_handler, HANDLERS},
+  {"/v1/handlers/{name}", NX_HTTP_PUT, NX_METRICS_ROUTE_HANDLER, nx__route_put_handler, HANDLERS},
+  {"/v1/handlers/{name}", NX_HTTP_DELETE, NX_METRICS_ROUTE_HANDLER, nx__route_delete_handler, HANDLERS},
+  {"/v1/handlers/{name}/grants", NX_HTTP_GET, NX_METRICS_ROUTE_GRANTS, nx__route_get_grants, HANDLERS},
+  {"/v1/handlers/{name}/grants", NX_HTTP_PUT, NX_METRICS_ROUTE_GRANTS, nx__route_put_grants, HANDLERS},
+  {"/health", NX_HTTP_GET, NX_METRICS_ROUTE_HEALTH, nx__route_health, ADMIN},
+  {"/livez", NX_HTTP_GET, NX_METRICS_ROUTE_LIVEZ, nx__route_livez, ADMIN},
+  {"/readyz", NX_HTTP_GET, NX_METRICS_ROUTE_READYZ, nx__route_readyz, ADMIN},
+  {"/metrics", NX_HTTP_GET, NX_METRICS_ROUTE_METRICS, nx__route_metrics, ADMIN},
 };
 #define ROUTE_COUNT (sizeof routes / sizeof *routes)
 
@@ -100,6 +100,11 @@ static void refuse_method(struct nx_http_exchange *exchange, const struct route 
   nx_buf_lit(headers, "\r\n");
 }
 
+/* Sees what other replicas have changed; what cannot be seen now is no failure of this request's. */
+static void catch_up(struct nx_job *job) {
+  nx_shared_sync(((struct nx_request *)job->owner)->app->shared, NULL);
+}
+
 static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *exchange, const struct route *route,
                                   struct nx_str segment) {
   struct nx_request *request = calloc(1, sizeof *request);
@@ -120,6 +125,8 @@ static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *e
                      "name: a handler's name is 1 to 128 letters, digits, '_', '-' or '.', and does not begin with '.' or '-'");
     return NX_HTTP_DONE;
   }
+  if (route->trait == HANDLERS && app->shared && !app->draining && nx_shared_is_stale(app->shared))
+    return nx__app_send(request, catch_up, route->run);
   return route->run(request);
 }
 
@@ -162,7 +169,7 @@ static enum nx_http_next route(struct nx_app *app, struct nx_http_exchange *exch
   const struct route *same_path = NULL;
   for (const struct route *route = routes; route < routes + ROUTE_COUNT; route++) {
     struct nx_str segment = {0};
-    if ((admin && !route->admin) || !fits(route->path, exchange->request.path, &segment)) continue;
+    if ((admin && route->trait != ADMIN) || !fits(route->path, exchange->request.path, &segment)) continue;
     if (method_fits(route->method, exchange->request.method)) return dispatch(app, exchange, route, segment);
     if (!same_path) same_path = route;
   }
@@ -194,17 +201,17 @@ static void host_refused(struct nx_request *request) {
   struct nx_http_response *response = &request->exchange->response;
   if (why->code == NX_ERR_OVERLOADED || why->code == NX_ERR_NO_MEMORY)
     refused(request);
+  else if (why->code == NX_ERR_NOT_FOUND && request->job.kind == NX_JOB_ERRAND)
+    nx_problem_write(response, 404, "HANDLER_NOT_FOUND", why->text);
   else
     nx_problem_from_error(response, why);
   if (why->code == NX_ERR_UNAVAILABLE) nx_buf_lit(&response->headers, "Retry-After: 1\r\n");
 }
 
 static enum nx_http_next finish(struct nx_request *request) {
-  if (request->job.refusal.code)
-    host_refused(request);
-  else
-    request->complete(request);
   if (request->app->draining) request->exchange->response.close = true;
+  if (!request->job.refusal.code) return request->complete(request);
+  host_refused(request);
   return NX_HTTP_DONE;
 }
 
@@ -228,6 +235,14 @@ enum nx_http_next nx__app_submit(struct nx_request *request) {
   }
   request->job.owner = request;
   return go_on(request, nx_exec_submit(app->exec, &request->job));
+}
+
+enum nx_http_next nx__app_send(struct nx_request *request, void (*errand)(struct nx_job *job),
+                               enum nx_http_next (*complete)(struct nx_request *request)) {
+  request->job.kind = NX_JOB_ERRAND;
+  request->job.errand = errand;
+  request->complete = complete;
+  return nx__app_submit(request);
 }
 
 /* ---- Callbacks of the server ------------------------------------------------------------------------------------------- */
@@ -283,6 +298,7 @@ static void refuse(void *self, struct nx_http_response *response, enum nx_error_
 static void free_request(struct nx_request *request) {
   nx_job_deinit(&request->job);
   nx_entry_release(request->entry);
+  nx_grants_release(request->grants);
   nx_capabilities_deinit(&request->capabilities);
   nx_buf_deinit(&request->args);
   nx_buf_deinit(&request->state);

@@ -16,6 +16,7 @@
 
 #include "config/config.h"
 #include "exec/exec.h"
+#include "exec/shared_handlers.h"
 #include "handler/registry.h"
 #include "http/server.h"
 #include "memory/governor.h"
@@ -30,6 +31,7 @@ struct nx_app {
   struct nx_ledger *ledger;
   struct nx_governor *governor;
   struct nx_suspensions *suspensions;
+  struct nx_shared *shared;      /* NULL: handlers set by PUT are of this process only */
   struct nx_account *account;    /* of requests and results */
   struct nx_http_server *server; /* the public one; for its figures */
   uint64_t started_ns;
@@ -48,8 +50,11 @@ struct nx_request {
   struct nx_capabilities capabilities;/* of the request */
   struct nx_buf args, state, scope, code; /* texts taken out of the body */
   struct nx_answer *answers;          /* their JSON lies in `args` */
-  /* Completes the response when the job is done. */
-  void (*complete)(struct nx_request *request);
+  struct nx_grants *grants;           /* to be set */
+  struct nx_condition condition;      /* of a change; its hash is the entry's */
+  bool created;                       /* what the errand has put is the first of its kind */
+  /* Completes the response when the job is done, or submits the next one. */
+  enum nx_http_next (*complete)(struct nx_request *request);
 };
 
 /* The callbacks of a server whose `self` is `app`; the admin listener has the status routes only. */
@@ -59,11 +64,18 @@ struct nx_http_app nx_app_admin(struct nx_app *app);
 /* Submits request->job; on return the response is complete or the exchange is parked. */
 enum nx_http_next nx__app_submit(struct nx_request *request);
 
+/* The same for work that waits for a disk or a network. */
+enum nx_http_next nx__app_send(struct nx_request *request, void (*errand)(struct nx_job *job),
+                               enum nx_http_next (*complete)(struct nx_request *request));
+
 /* 503: the container has no memory for the host's own copies; `bytes` as for nx_governor_refusal. */
 void nx__app_refuse_memory(struct nx_app *app, struct nx_http_response *response, const char *detail, uint64_t bytes);
 
 /* The response of an execution as its whole result. */
-void nx__complete_execute(struct nx_request *request);
+enum nx_http_next nx__complete_execute(struct nx_request *request);
+
+/* request->entry becomes the handler of request->name; false: there is none, and the response says so. */
+bool nx__find_handler(struct nx_request *request);
 
 /* Routes. Each fills the response, or submits a job. */
 enum nx_http_next nx__route_execute(struct nx_request *request);

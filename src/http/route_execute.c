@@ -37,17 +37,11 @@ static void lower_limits(struct nx_execution_limits *limits, uint64_t timeout_ms
 
 /* Finds request->name; the handler's grants become the rights' first half. */
 static bool take_entry(struct nx_request *request) {
-  request->entry = nx_registry_get(request->app->registry, request->name, strlen(request->name));
-  if (!request->entry) {
-    char detail[NX_HANDLER_NAME_MAX + 48];
-    snprintf(detail, sizeof detail, "there is no handler named \"%s\"", request->name);
-    nx_problem_write(&request->exchange->response, 404, "HANDLER_NOT_FOUND", detail);
-    return false;
-  }
+  if (!nx__find_handler(request)) return false;
   struct nx_execution *x = &request->job.execution;
   struct nx_grants *grants = request->entry->grants;
   request->job.entry = request->entry;
-  request->job.cache_hit = true;
+  request->job.cache_hit = request->entry->handler != NULL;
   x->handler = request->entry->handler;
   if (grants) {
     x->rights.grants = &grants->capabilities;
@@ -86,9 +80,11 @@ static void record(struct nx_request *request) {
   log_execution(request);
 }
 
-static enum nx_http_next submit(struct nx_request *request, void (*complete)(struct nx_request *request)) {
+static enum nx_http_next submit(struct nx_request *request,
+                                enum nx_http_next (*complete)(struct nx_request *request)) {
   struct nx_str trace = request->exchange->request.traceparent;
   request->job.traceparent = (struct nx_text){trace.data, (uint32_t)trace.len};
+  request->job.kind = NX_JOB_EXECUTE;
   request->complete = complete;
   nx_execution_name(&request->job.execution);
   return nx__app_submit(request);
@@ -117,7 +113,7 @@ static void complete_suspended(struct nx_request *request) {
   write_result(request, 202);
 }
 
-static void complete_run(struct nx_request *request) {
+static enum nx_http_next complete_run(struct nx_request *request) {
   struct nx_http_response *response = &request->exchange->response;
   struct nx_execution *x = &request->job.execution;
   record(request);
@@ -135,6 +131,7 @@ static void complete_run(struct nx_request *request) {
     response->body = x->value; /* given away */
     x->value = (struct nx_buf){0};
   }
+  return NX_HTTP_DONE;
 }
 
 static bool is_blank(struct nx_str text) {
@@ -258,10 +255,11 @@ static int take_body(struct nx_request *request, yyjson_val *root, bool *answere
   return status ? status : keep_source(request, err);
 }
 
-void nx__complete_execute(struct nx_request *request) {
+enum nx_http_next nx__complete_execute(struct nx_request *request) {
   record(request);
   add_execution_id(request);
   write_result(request, 200);
+  return NX_HTTP_DONE;
 }
 
 enum nx_http_next nx__route_execute(struct nx_request *request) {

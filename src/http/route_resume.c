@@ -113,7 +113,7 @@ static int take_body(struct nx_request *request, yyjson_val *root, struct nx_err
 /* ---- Routes -------------------------------------------------------------------------------------------------------------- */
 
 static enum nx_http_next submit(struct nx_request *request, enum nx_job_kind kind,
-                                void (*complete)(struct nx_request *request)) {
+                                enum nx_http_next (*complete)(struct nx_request *request)) {
   request->job.kind = kind;
   request->job.suspension = (struct nx_text){request->segment.data, (uint32_t)request->segment.len};
   request->complete = complete;
@@ -139,13 +139,14 @@ enum nx_http_next nx__route_resume(struct nx_request *request) {
   return NX_HTTP_DONE;
 }
 
-static void complete_look_up(struct nx_request *request) {
+static enum nx_http_next complete_look_up(struct nx_request *request) {
   struct nx_http_response *response = &request->exchange->response;
   response->status = 200;
   response->content_type = "application/json";
   nx_buf_deinit(&response->body);
   response->body = request->job.reply; /* given away */
   request->job.reply = (struct nx_buf){0};
+  return NX_HTTP_DONE;
 }
 
 enum nx_http_next nx__route_look_up(struct nx_request *request) {
@@ -153,7 +154,10 @@ enum nx_http_next nx__route_look_up(struct nx_request *request) {
   return submit(request, NX_JOB_LOOK_UP, complete_look_up);
 }
 
-static void complete_cancel(struct nx_request *request) { request->exchange->response.status = 204; }
+static enum nx_http_next complete_cancel(struct nx_request *request) {
+  request->exchange->response.status = 204;
+  return NX_HTTP_DONE;
+}
 
 enum nx_http_next nx__route_cancel(struct nx_request *request) {
   return submit(request, NX_JOB_CANCEL, complete_cancel);
