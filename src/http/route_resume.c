@@ -120,9 +120,9 @@ static enum nx_http_next submit(struct nx_request *request, enum nx_job_kind kin
   return nx__app_submit(request);
 }
 
-static void complete_resume(struct nx_request *request) {
+static enum nx_http_next complete_resume(struct nx_request *request) {
   snprintf(request->name, sizeof request->name, "%s", nx_job_handler_name(&request->job));
-  nx__complete_execute(request);
+  return nx__complete_execute(request);
 }
 
 enum nx_http_next nx__route_resume(struct nx_request *request) {
