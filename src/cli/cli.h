@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "memory/cgroup.h"
+#include "net/net.h"
 
 enum {
   NX_EXIT_OK = 0,
@@ -25,6 +26,9 @@ int nx_cmd_version(int argc, char **argv);
 /* Loads the configuration from environment and flags and fits it to this machine; says on stderr what is wrong.
  * `cgroup` (owned by the caller) may be NULL. Returns an exit status. */
 int nx_cli_load(struct nx_config *config, struct nx_cgroup **cgroup, int argc, char **argv);
+/* The client for requests of handlers; NULL when NET_ALLOW is not set. */
+int nx_cli_open_net(struct nx_net **out, const struct nx_config *config, struct nx_account *account,
+                    struct nx_error *err);
 struct nx_machine nx_cli_machine(const struct nx_cgroup *cgroup);
 
 #endif

@@ -31,6 +31,7 @@ struct run {
   struct nx_governor *governor;
   struct nx_registry *registry;
   struct nx_exec *exec;
+  struct nx_net *net;
   struct nx_capabilities capabilities;
   struct nx_job job;
   sem_t wake; /* the job may go on */
@@ -74,18 +75,36 @@ static int take_text(struct nx_text *out, const char *json, const char *what, st
   return 0;
 }
 
+static void add_string(struct nx_buf *json, const char *before, const char *text) {
+  nx_buf_str(json, before);
+  nx_buf_json_string(json, text, strlen(text));
+}
+
+/* {"capabilities": […], "extensions": {NAME: ["*"]}}: who may call an extension may call all of its methods. */
+static void write_capabilities(const struct options *options, struct nx_buf *json) {
+  nx_buf_lit(json, "{\"capabilities\":[");
+  for (size_t i = 0; i < options->capability_count; i++) add_string(json, i ? "," : "", options->capabilities[i]);
+  nx_buf_lit(json, "],\"extensions\":{");
+  bool first = true;
+  for (size_t i = 0; i < options->capability_count; i++) {
+    const char *token = options->capabilities[i];
+    if (strncmp(token, "ext:", 4) || strchr(token, '*')) continue; /* extensions are named one by one */
+    add_string(json, first ? "" : ",", token + 4);
+    nx_buf_lit(json, ":[\"*\"]");
+    first = false;
+  }
+  nx_buf_lit(json, "}}");
+}
+
 /* The operator's own machine and state: all of it may be read unless capabilities are named. */
 static int take_capabilities(struct run *run) {
   NX_BUF_AUTO json = {0};
-  nx_buf_char(&json, '[');
-  for (size_t i = 0; i < run->options.capability_count; i++) {
-    if (i) nx_buf_char(&json, ',');
-    nx_buf_json_string(&json, run->options.capabilities[i], strlen(run->options.capabilities[i]));
-  }
-  nx_buf_char(&json, ']');
-  yyjson_doc *doc = yyjson_read(json.data, json.len, 0);
-  int status = doc ? nx_capabilities_parse(&run->capabilities, yyjson_doc_get_root(doc), NULL, &run->err)
-                   : nx_error_set(&run->err, NX_ERR_NO_MEMORY, "no memory");
+  write_capabilities(&run->options, &json);
+  yyjson_doc *doc = json.failed ? NULL : yyjson_read(json.data, json.len, 0);
+  if (!doc) return nx_error_set(&run->err, NX_ERR_NO_MEMORY, "no memory");
+  yyjson_val *root = yyjson_doc_get_root(doc);
+  int status = nx_capabilities_parse(&run->capabilities, yyjson_obj_get(root, "capabilities"),
+                                     yyjson_obj_get(root, "extensions"), &run->err);
   yyjson_doc_free(doc);
   run->job.execution.rights.request = &run->capabilities;
   return status;
@@ -113,11 +132,13 @@ static int prepare(struct run *run) {
   status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
   if (!status) status = nx_governor_create(&run->governor, &governor, err);
   if (!status) status = nx_registry_create(&run->registry, &registry, err);
+  if (!status) status = nx_cli_open_net(&run->net, &run->config, nx_governor_buffers(run->governor), err);
   struct nx_exec_options options = {
     .config = &run->config,
     .ledger = &run->ledger,
     .governor = run->governor,
     .registry = run->registry,
+    .net = run->net,
   };
   struct nx_exec_hooks hooks = {.self = run, .wake = wake};
   run->job.owner = run;
@@ -155,6 +176,7 @@ static void *execute(void *argument) {
 
 static void finish(struct run *run) {
   nx_job_deinit(&run->job);
+  nx_net_destroy(run->net);
   nx_exec_destroy(run->exec);
   nx_registry_destroy(run->registry);
   nx_governor_destroy(run->governor);

@@ -34,9 +34,6 @@
 #define MALLOC_TRIM_BYTES (256 << 10)
 /* Between two looks of the governor. */
 #define LOOK_MS 250u
-/* Requests of handlers (NET_ALLOW). */
-#define NET_TIMEOUT_MS 30000u
-#define NET_CONCURRENT_MAX 64u
 /* Threads that only parse, compile files or answer probes. */
 #define SMALL_STACK_BYTES (512u * 1024u)
 /* Compiled handlers that no name refers to: inline code, replaced versions. */
@@ -209,17 +206,6 @@ static int open_suspensions(struct serve *serve, struct nx_error *err) {
   return nx_suspensions_create(&serve->app.suspensions, &options, err);
 }
 
-static int create_net(struct serve *serve, struct nx_error *err) {
-  const struct nx_net_options options = {
-    .allow = serve->config.net_allow,
-    .account = serve->app.account,
-    .max_body_bytes = serve->config.max_body_bytes,
-    .max_timeout_ms = NET_TIMEOUT_MS,
-    .max_concurrent = NET_CONCURRENT_MAX,
-  };
-  return options.allow ? nx_net_create(&serve->net, &options, err) : 0;
-}
-
 static int create_exec(struct serve *serve, struct nx_error *err) {
   struct nx_exec_options options = {
     .config = &serve->config,
@@ -291,7 +277,7 @@ static int start(struct serve *serve, struct nx_error *err) {
   if (!status) status = open_store(serve, err);
   if (!status) status = open_suspensions(serve, err);
   if (!status) status = create_shared(serve, err);
-  if (!status) status = create_net(serve, err);
+  if (!status) status = nx_cli_open_net(&serve->net, &serve->config, serve->app.account, err);
   if (!status) status = create_exec(serve, err);
   if (!status) status = create_servers(serve, err);
   if (status) return status;

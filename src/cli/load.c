@@ -6,6 +6,10 @@
 #include "cli/cli.h"
 #include "net/net.h"
 
+/* Of requests that handlers make (NET_ALLOW). */
+#define NET_TIMEOUT_MS 30000u
+#define NET_CONCURRENT_MAX 64u
+
 struct nx_machine nx_cli_machine(const struct nx_cgroup *cgroup) {
   struct nx_cgroup_memory memory;
   struct rlimit files = {.rlim_cur = 1024};
@@ -55,4 +59,17 @@ int nx_cli_load(struct nx_config *config, struct nx_cgroup **cgroup, int argc, c
     return NX_EXIT_USAGE;
   }
   return NX_EXIT_OK;
+}
+
+int nx_cli_open_net(struct nx_net **out, const struct nx_config *config, struct nx_account *account,
+                    struct nx_error *err) {
+  const struct nx_net_options options = {
+    .allow = config->net_allow,
+    .account = account,
+    .max_body_bytes = config->max_body_bytes,
+    .max_timeout_ms = NET_TIMEOUT_MS,
+    .max_concurrent = NET_CONCURRENT_MAX,
+  };
+  *out = NULL;
+  return options.allow ? nx_net_create(out, &options, err) : 0;
 }

@@ -280,9 +280,23 @@ static bool too_many_wait(const struct nx__keeper *keeper) {
   return keeper->waits->parked >= (uint64_t)keeper->config->max_connections * WAITING_PART / 8;
 }
 
+/* What waits here is bounded like what is kept in memory; it is not a part of the store's own count. */
+static bool is_full(const struct nx__keeper *keeper, struct nx_job *job) {
+  uint64_t most = keeper->config->suspend_max_bytes;
+  uint64_t used = nx_ledger_current(keeper->admission->ledger, NX_LAYER_SUSPENDED);
+  if (used <= most) return false;
+  job->refused = (struct nx_refusal){"suspended", most, used, job->_continuation->patch.len};
+  return true;
+}
+
 enum nx_job_state nx__keeper_wait(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   struct nx_error err;
+  if (is_full(keeper, job)) {
+    nx_error_set(&err, NX_ERR_OVERLOADED, "there is no room for another execution that waits (layer: suspended); "
+                 "wait, or raise SUSPEND_MAX_MB");
+    return fail(keeper, job, &err);
+  }
   if (!c->expires_ns) c->expires_ns = nx_clock_ns() + keeper->config->suspend_ttl_ms * NX_NS_PER_MS;
   if (too_many_wait(keeper)) {
     nx_error_set(&err, NX_ERR_OVERLOADED, "too many executions wait here; try again later");

@@ -336,3 +336,20 @@ def test_health_finds_the_host(start, host):
     server = start({"HOST": host}, wait=False)
     wait_until(server.find_port, what="the start")
     assert nexus("health", settings={"HOST": host, "PORT": server.port}).returncode == 0
+
+
+@pytest.mark.parametrize("source, capabilities, status, value", [
+    ("await $ext.time.sleep(20); return 'slept'", [], "success", "slept"),
+    ("return await $ext.crm.find(7)", ["ext:crm"], "suspended", None),
+    ("return await $ext.crm.find(7)", ["ext:*"], "error", None),
+    ("try { await fetch('http://127.0.0.1:1/') } catch (e) { return e.message }", ["ext:net"], "success",
+     "fetch failed: net.fetch: requests are off: NET_ALLOW is not set"),
+])
+def test_run_waits(tmp_path, source, capabilities, status, value):
+    """A sleep is waited for; what only a caller can answer is shown."""
+    (tmp_path / "h.js").write_text(source)
+    run = nexus("run", "h.js", *[word for token in capabilities for word in ("--cap", token)], cwd=tmp_path)
+    result = json.loads(run.stdout)
+    assert (result["status"], result.get("returnValue"), run.returncode) == (status, value, status == "error"), run
+    if status == "suspended":
+        assert result["suspension"]["calls"] == [{"callId": 1, "extensionName": "crm", "method": "find", "args": [7]}]
