@@ -169,7 +169,9 @@ bool nx_calls_load(struct nx_calls *calls, const char *block, size_t bytes) {
   struct nx_call call;
   uint32_t last = 0;
   size_t at = 0;
-  for (; nx_calls_next(calls, &at, &call) && call.id > last; last = call.id) {
+  while (nx_calls_next(calls, &at, &call)) {
+    if (call.id <= last) return false;
+    last = call.id;
     calls->count++;
     calls->callers += call.kind == NX_CALL_CALLER;
   }
