@@ -29,6 +29,13 @@ int nx_sealed_write(const struct nx_sealer *sealer, const void *record, size_t b
   return 0;
 }
 
+/* libsodium (1.0.18) takes some bytes from 0x80 on for digits. */
+static bool is_ascii(const char *name, size_t bytes) {
+  uint8_t all = 0;
+  for (size_t i = 0; i < bytes; i++) all |= (uint8_t)name[i];
+  return all < 0x80;
+}
+
 int nx_sealed_read(const struct nx_sealer *sealer, const char *name, size_t bytes, struct nx_buf *out,
                    struct nx_error *err) {
   NX_BUF_AUTO sealed = {.account = out->account};
@@ -36,7 +43,7 @@ int nx_sealed_read(const struct nx_sealer *sealer, const char *name, size_t byte
   if (bytes > NX_SEALED_NAME_MAX || !bytes) return nx_error_set(err, NX_ERR_INVALID, "not a sealed continuation");
   uint8_t *at = (uint8_t *)nx_buf_reserve(&sealed, bytes);
   if (!at) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a sealed continuation");
-  if (sodium_base642bin(at, bytes, name, bytes, NULL, &got, NULL, VARIANT))
+  if (!is_ascii(name, bytes) || sodium_base642bin(at, bytes, name, bytes, NULL, &got, NULL, VARIANT))
     return nx_error_set(err, NX_ERR_INVALID, "not a sealed continuation");
   return nx_unseal(sealer, context, sizeof context, at, got, out, err);
 }
