@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles llhttp and yyjson once per machine into OUT/libthirdparty.a.
+"""Compiles llhttp and yyjson once per machine into OUT/libthirdparty.a, and writes OUT/NOTICE.
 
 They are not ours to instrument: every flavour of nexus (plain, ASan, TSan …) links the same objects.
 
@@ -16,6 +16,23 @@ import fetch
 SOURCES = ["llhttp/src/api.c", "llhttp/src/http.c", "llhttp/src/llhttp.c", "yyjson/yyjson.c"]
 # Read-only, incremental and file interfaces of yyjson that nexus does not use are left out.
 FLAGS = ["-O2", "-g1", "-fPIE", "-fstack-protector-strong", "-DYYJSON_DISABLE_NON_STANDARD=1", "-w"]
+# What else ends up in the program: libraries that it is linked with statically, the guest's C library, and what wasm2c
+# writes. Each Debian package brings its licences. (libcurl and the C library are loaded, not part of it.)
+PACKAGES = ["libhiredis-dev", "libsodium-dev", "libzstd-dev", "wasi-libc", "libclang-rt-14-dev-wasm32", "wabt"]
+LICENCES = pathlib.Path("/usr/share/doc")
+
+
+def notice_of(package: str) -> str:
+    file = LICENCES / package / "copyright"
+    if not file.is_file():
+        sys.exit(f"deps: {file} is missing: a NOTICE without the licence of {package} would be incomplete; install the package")
+    query = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    version = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    return f"{'-' * 72}\n{package} {version} (Debian)\n\n{file.read_text().strip()}\n"
+
+
+def write_notice(sources: pathlib.Path, target: pathlib.Path) -> None:
+    target.write_text("\n".join([(sources / "NOTICE").read_text(), *map(notice_of, PACKAGES)]))
 
 
 def main() -> None:
@@ -36,7 +53,7 @@ def main() -> None:
     key = cache.key([sources / source for source in SOURCES], cache.version_of(cc), " ".join(FLAGS))
     product = cache.product("thirdparty", key, make)
     cache.publish(product / "libthirdparty.a", out / "libthirdparty.a")
-    cache.publish(sources / "NOTICE", out / "NOTICE")
+    write_notice(sources, out / "NOTICE")
 
 
 if __name__ == "__main__":
