@@ -222,7 +222,7 @@ static void names_that_are_none(void **state) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const struct nx_buf name = {.data = (char *)names[i], .len = strlen(names[i])};
     struct nx_taken seen = {0};
-    assert_not_taken(s, &name, NX_ERR_NOT_FOUND, "no suspended execution of that id");
+    assert_not_taken(s, &name, NX_ERR_NOT_FOUND, "no such suspended execution");
     assert_int_equal(nx_suspensions_read(s, name.data, name.len, &seen, NULL), -NX_ERR_NOT_FOUND);
     assert_int_equal(nx_suspensions_cancel(s, name.data, name.len, NULL), -NX_ERR_NOT_FOUND);
     assert_not_taken(sealed, &name, NX_ERR_INVALID, "");
