@@ -293,22 +293,32 @@ static int withdraw(struct nx_shared *shared, const struct nx_shared_change *cha
 typedef int change_fn(struct nx_shared *shared, const struct nx_shared_change *change, const struct nx_entry *now,
                       struct nx_error *err);
 
-/* Judges the change by what the store has, and makes it if that is still so; else once more. */
+/* Judges the change by what the store has, and makes it if that is still so; else NX_ERR_BUSY. */
+static int try_change(struct nx_shared *shared, const struct nx_shared_change *change, change_fn *make, bool *created,
+                      struct nx_error *err) {
+  int status = nx_shared_sync(shared, err);
+  if (status) return status;
+  struct nx_entry *now = nx_registry_get(shared->registry, change->name, strlen(change->name));
+  bool is_first = change->source_hash ? !now : now && !now->grants;
+  status = make(shared, change, now, err);
+  nx_entry_release(now);
+  if (status) return status;
+  if (created) *created = is_first;
+  return nx_shared_sync(shared, err);
+}
+
 static int change_store(struct nx_shared *shared, const struct nx_shared_change *change, change_fn *make,
                         bool *created, struct nx_error *err) {
-  for (int i = 0; i < TRIES_MAX; i++) {
-    int status = nx_shared_sync(shared, err);
-    if (status) return status;
-    struct nx_entry *now = nx_registry_get(shared->registry, change->name, strlen(change->name));
-    bool is_first = change->source_hash ? !now : now && !now->grants;
-    status = make(shared, change, now, err);
-    nx_entry_release(now);
-    if (!status && created) *created = is_first;
-    if (!status) return nx_shared_sync(shared, err);
-    if (status != -NX_ERR_BUSY) return status;
-    forget_version(shared);
+  struct nx_error failure;
+  int status = -NX_ERR_BUSY;
+  for (int i = 0; i < TRIES_MAX && status == -NX_ERR_BUSY; i++) {
+    if (i) forget_version(shared);
+    status = try_change(shared, change, make, created, &failure);
   }
-  return nx_error_set(err, NX_ERR_OVERLOADED, "other replicas keep changing the handler \"%s\"; try again", change->name);
+  if (status == -NX_ERR_BUSY)
+    return nx_error_set(err, NX_ERR_OVERLOADED, "other replicas keep changing the handler \"%s\"; try again", change->name);
+  if (status && err) *err = failure;
+  return status;
 }
 
 int nx_shared_put(struct nx_shared *shared, const struct nx_shared_change *change, bool *created, struct nx_error *err) {
