@@ -15,7 +15,8 @@ import threading
 import time
 
 MIB = 1 << 20
-CAPABILITIES = '["state:read:*","state:write:*","events:emit:*","view:update:*"]'
+CAPABILITIES = '["state:read:*","state:write:*","events:emit:*","view:update:*","ext:http"]'
+CALLER_SERVES = ',"extensions":{"http":["get"]}'
 SLOT = b"#00000000#"  # replaced by a number of the same length
 
 
@@ -45,6 +46,9 @@ def many_functions(size):
     return "\n".join(lines[:size // (len(lines[-1]) + 2)]) + "\nreturn 1"  # 2: a newline is two characters in JSON
 
 
+# What fills 26 MiB: noise, which nothing can compress, and what compresses to almost nothing.
+NOISE = "const a = []; for (let i = 0; i < 416; i++) a.push(crypto.getRandomValues(new Uint8Array(65536)));"
+MONOTONE = "const a = new Uint8Array(26 << 20).fill(7);"
 LARGE_CODE = MIB - 4096  # a body may have 1 MiB, and escapes take some
 SLOT_TEXT = SLOT.decode()
 
@@ -115,6 +119,9 @@ REQUESTS = {
         execute("const a = []; for (let i = 0; ; i++) a[i * 1000003 % 4294967291] = i"),
         execute("const a = [1]; a.length = 4294967295; a.reverse(); return 1"),
         execute("return new Array(4294967295).join('xx').length")),
+    # Large, and then waiting: for its caller, who never comes, or for two seconds.
+    "hoard": always(*(execute(f"{fill} await {wait}; return a.length", CALLER_SERVES)
+                      for wait in ("$ext.http.get('x')", "$ext.time.sleep(2000)") for fill in (NOISE, MONOTONE))),
     "spin": always(execute("for (;;);")),
 }
 
@@ -129,9 +136,8 @@ def registered(number):
 
 
 REQUESTS["handlers"] = registered
-# Twenty clients at once, each with a body of 1 MiB for a result of 4 MiB.
+# Each with a body of 1 MiB for a result of 4 MiB.
 LARGE_BOTH_WAYS = always(execute(f"return 'x'.repeat({4 * MIB - 64})", ',"args":"' + "y" * (MIB - 4096) + '"'))
-BULK_CLIENTS = 20
 
 # ---- Crowds -------------------------------------------------------------------------------------------------------------
 
@@ -145,7 +151,8 @@ HOLDING = {
     "connections": Crowd(3000, [request("GET", "/livez")], 4096, 4096, 0.1),
 }
 NAMES = [*REQUESTS, *HOLDING]
-SCENARIOS = {"bulk": LARGE_BOTH_WAYS}
+SCENARIOS = {"bulk": LARGE_BOTH_WAYS, "hoarders": REQUESTS["hoard"]}
+SCENARIO_CLIENTS = {"bulk": 20, "hoarders": 16}
 OPENED_PER_TICK = 20  # a tick is 20 ms: a crowd of 3000 stands after three seconds
 
 
@@ -209,6 +216,8 @@ def outcome(status, body):
     start = body[:4096]
     if b'"status":"success"' in start[:200]:
         return str(status)
+    if b'"status":"suspended"' in start[:200]:
+        return f"{status} suspended"
     return " ".join([str(status), *(m[1].decode() for key in (b"code", b"layer") if (m := re.search(rb'"%s":"(\w+)"' % key, start)))])
 
 

@@ -3,7 +3,7 @@
 """The siege: nexus in a memory group of its own, under attack, while good requests must be answered.
 
     python3 tests/container/siege.py --limit 256Mi --seconds 60 [--clients 8] [--attack NAME …] [--each] [--runs N] [--json FILE]
-        [--lower 512Mi:200Mi] [--fill-cache] [--podman] [--set NAME=VALUE …]
+        [--lower 512Mi:200Mi] [--fill-cache] [--podman] [--store file] [--set NAME=VALUE …]
 
 One line a run; the exit status is 0 when all that is judged holds, 1 when something does not, 77 when this machine does not
 allow it (memory groups need root, or a delegated controller). Standard library only. Four processes besides the server share the machine
@@ -41,6 +41,8 @@ GOOD_TIMEOUT_S = 30
 RENEW_AFTER = 500  # requests on one connection, as a load balancer would
 PROBE_EVERY_S = 0.1
 SAMPLE_EVERY_S = 0.02
+# Suspended executions that nobody resumes are gone before memory must be back at the floor.
+SUSPENDED_FOR_MS = "10000"
 FLOOR_SLACK = 4 * MIB
 FLOOR_SECONDS = 60
 CRASH = re.compile(rb"sanitizer|runtime error:|assert|fatal|stack smashing|core dumped|corrupted|double free|crash", re.I)
@@ -261,7 +263,9 @@ class Target:
 
     def settings(self):
         chosen = dict(pair.split("=", 1) for pair in self.options.set)
-        return {"HOST": "127.0.0.1", "PORT": str(self.port), "CACHE_DIR": str(self.cache), "HANDLERS_DIR": str(self.handlers), **chosen}
+        stores = {"memory": {}, "file": {"SUSPEND_STORE": f"file:{self.work}/suspended", "SUSPEND_KEY": "5a" * 32}}
+        return {"HOST": "127.0.0.1", "PORT": str(self.port), "CACHE_DIR": str(self.cache), "HANDLERS_DIR": str(self.handlers),
+                "SUSPEND_TTL_MS": SUSPENDED_FOR_MS, **stores[self.options.store], **chosen}
 
     def mount_cache(self, limit):
         bytes_ = self.options.cache_size or limit // 4
@@ -334,9 +338,9 @@ class Target:
 class Run:
     def __init__(self, options, target, names, seed):
         self.options, self.target, self.names, self.seed = options, target, names, seed
-        self.clients = max(options.clients, attacks.BULK_CLIENTS) if names == ["bulk"] else options.clients
+        self.clients = max([options.clients, *(attacks.SCENARIO_CLIENTS.get(name, 0) for name in names)])
         self.result = {"attack": names, "limit": options.limit, "seconds": options.seconds, "clients": self.clients,
-                       "podman": options.podman, "lower": options.lower, "fill_cache": options.fill_cache, "settings": options.set, "died_after_s": None}
+                       "podman": options.podman, "store": options.store, "lower": options.lower, "fill_cache": options.fill_cache, "settings": options.set, "died_after_s": None}
 
     def baseline(self):
         group = self.target.group
@@ -500,7 +504,7 @@ def row(result):
     good, samples, alone = result.get("good") or {}, result.get("samples") or {"peaks": {}}, result.get("alone") or {}
     peaks = samples["peaks"]
     name = "+".join(result["attack"]) if len(result["attack"]) < 3 else "all" if len(result["attack"]) >= len(attacks.NAMES) else f"{len(result['attack'])} attacks"
-    name += " podman" if result["podman"] else " filled" if result["fill_cache"] else ""
+    name += " file" if result["store"] == "file" else " podman" if result["podman"] else " filled" if result["fill_cache"] else ""
     limit = ":".join(str(limit // MIB) for limit in result["lower"] or [result["limit"]])
 
     def ms(value):
@@ -530,6 +534,7 @@ def parse(argv=None):
     parser.add_argument("--fill-cache", action="store_true", help="fill the tmpfs of CACHE_DIR meanwhile")
     parser.add_argument("--cache-size", type=size, help="of that tmpfs; default: a quarter of the limit")
     parser.add_argument("--podman", action="store_true", help="in a container (podman, runc, buildah)")
+    parser.add_argument("--store", choices=["memory", "file"], default="memory", help="of suspended executions")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of nexus (repeatable)")
     parser.add_argument("--p99-ms", type=float, default=20, help="judged p99 of good requests")
     parser.add_argument("--livez-ms", type=float, default=500, help="judged longest answer of /livez")
