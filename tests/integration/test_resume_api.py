@@ -125,7 +125,7 @@ def test_invalid_requests(story, body, detail):
 
 
 def test_no_results(story):
-    assert "waits for a result" in story.post({"results": []}).problem(409, "CONFLICT")["detail"]
+    assert "not an empty one" in story.post({"results": []}).problem(400, "INVALID_REQUEST")["detail"]
     assert story.answer(1).answer(2).value == [1, 2]
 
 
