@@ -27,7 +27,7 @@
 
 /* A command, word by word. */
 #define NX__REDIS_WORDS_MAX 16
-#define NX__REDIS_NUMBERS_MAX 2
+#define NX__REDIS_NUMBERS_MAX 3
 struct nx__redis_command {
   int count;
   bool is_operation; /* of the script: redis_link.c fills in the first two words */

@@ -122,7 +122,8 @@ struct nx_store_ops {
   /* NX_ERR_GONE when it is not WAITING. Who holds the lease finds out at commit. */
   int (*cancel)(struct nx_store *store, const struct nx_suspension_id *id, struct nx_error *err);
   /* Items whose wake_ms has passed and that nobody holds, oldest first; returns how many, at most `max`. An item may be
-   * reported again until it is leased. */
+   * reported again until it is leased. In a store that several processes share the next call goes on after `max` items, and
+   * begins anew when there were fewer: those that nobody here can resume must not hide the others. */
   size_t (*due)(struct nx_store *store, uint64_t now_ms, struct nx_suspension_id *ids, size_t max);
   /* Deletes what has expired, and sources that nothing refers to; about once a second. */
   void (*sweep)(struct nx_store *store, uint64_t now_ms);

@@ -136,6 +136,7 @@ struct nx__file_store {
   struct nx_store store; /* first */
   struct nx__kept_dir items, sources, handlers;
   struct nx__wakes wakes;
+  struct nx__wake due_after; /* where the next report begins; Synchronization: pass.mutex */
   struct nx__pass pass;
   _Atomic uint64_t waiting, bytes; /* as the last pass saw them */
 };

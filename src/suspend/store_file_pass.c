@@ -203,23 +203,31 @@ static bool is_due(struct nx__file_store *file, const struct nx__wake *wake, uin
          kept.header.expires_ms > now_ms && nx__kept_leased_until_ms(kept.fd) <= now_ms;
 }
 
-/* For whoever does not sweep. */
-static void step_now_and_then(struct nx__file_store *file, uint64_t now_ms) {
+/* Where the report begins. A step, too, for whoever does not sweep. */
+static struct nx__wake begin_report(struct nx__file_store *file, uint64_t now_ms) {
   pthread_mutex_lock(&file->pass.mutex);
   if (nx_clock_ns() - file->pass.last_step_ns > STEP_INTERVAL_NS) step(file, now_ms);
+  struct nx__wake after = file->due_after;
+  pthread_mutex_unlock(&file->pass.mutex);
+  return after;
+}
+
+static void end_report(struct nx__file_store *file, struct nx__wake last) {
+  pthread_mutex_lock(&file->pass.mutex);
+  file->due_after = last;
   pthread_mutex_unlock(&file->pass.mutex);
 }
 
 size_t nx__file_due(struct nx_store *store, uint64_t now_ms, struct nx_suspension_id *ids, size_t max) {
   struct nx__file_store *file = file_of(store);
-  struct nx__wake wake = {0};
+  struct nx__wake wake = begin_report(file, now_ms);
   size_t count = 0;
-  step_now_and_then(file, now_ms);
   while (count < max && nx__wakes_next(&file->wakes, wake, now_ms, &wake)) {
     if (is_due(file, &wake, now_ms))
       ids[count++] = wake.id;
     else
       nx__wakes_remove(&file->wakes, wake);
   }
+  end_report(file, count == max ? wake : (struct nx__wake){0});
   return count;
 }

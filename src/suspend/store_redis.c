@@ -247,11 +247,15 @@ static size_t due(struct nx_store *base, uint64_t now_ms, struct nx_suspension_i
   struct nx__redis_command command;
   redisReply *reply = NULL;
   size_t found = 0;
+  struct nx__redis_store *store = nx__redis_store_of(base);
+  uint64_t offset = atomic_load(&store->due_offset), seen = 0;
   nx__redis_begin(&command, "due");
   nx__redis_add_number(&command, now_ms);
   nx__redis_add_number(&command, max);
-  nx__redis_ask(nx__redis_store_of(base), &command, 1, &reply, NULL);
-  for (size_t i = 1; reply && i < reply->elements && found < max; i++)
+  nx__redis_add_number(&command, offset);
+  if (!nx__redis_ask(store, &command, 2, &reply, NULL)) nx__redis_parse_number(reply->element[1], &seen);
+  atomic_store(&store->due_offset, seen == max ? offset + max : 0);
+  for (size_t i = 2; reply && i < reply->elements && found < max; i++)
     found += parse_id(reply->element[i], &ids[found]);
   freeReplyObject(reply);
   return found;

@@ -145,10 +145,11 @@ function operations.cancel(id, token)
   return {'ok'}
 end
 
--- What is in the index but no item of ours any more leaves it here.
-function operations.due(until_ms, max)
-  local found, now = {'ok'}, now_ms()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', wake_key, '-inf', until_ms, 'LIMIT', 0, max)) do
+-- What is in the index but no item of ours any more leaves it here. Answers how many entries it looked at, and the ids.
+function operations.due(until_ms, max, offset)
+  local ids, now = redis.call('ZRANGEBYSCORE', wake_key, '-inf', until_ms, 'LIMIT', offset, max), now_ms()
+  local found = {'ok', tostring(#ids)}
+  for _, id in ipairs(ids) do
     local item = redis.pcall('HMGET', item_key(id), 'state', 'lease_until')
     if item.err or item[1] ~= 'waiting' then
       redis.call('ZREM', wake_key, id)

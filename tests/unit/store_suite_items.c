@@ -210,6 +210,24 @@ static void items_wake_in_order(void **state) {
   for (uint64_t i = 0; i < 7; i++) assert_true(is_id(&ids[i], i));
 }
 
+/* A process may be unable to resume some of them: another one made them, with another guest. */
+static void items_that_nobody_takes_do_not_hide_others(void **state) {
+  enum { ITEMS = 10, BATCH = 4 };
+  struct nx_suspension_id ids[BATCH];
+  bool seen[ITEMS] = {0};
+  if (!store->ops->blocks) skip(); /* one process: it made all of them */
+  uint64_t wake_ms = now_ms();
+  for (uint64_t i = 0; i < ITEMS; i++) create_to_wake(i, wake_ms + i / 3);
+  for (size_t report = 0; report < 3; report++) {
+    size_t count = due(store, wake_ms + ITEMS, ids, BATCH);
+    assert_int_equal(count, report < 2 ? BATCH : ITEMS % BATCH);
+    for (size_t i = 0; i < count; i++)
+      for (uint64_t number = 0; number < ITEMS; number++) seen[number] |= is_id(&ids[i], number);
+  }
+  for (uint64_t i = 0; i < ITEMS; i++) assert_true(seen[i]);
+  assert_int_equal(due(store, wake_ms + ITEMS, ids, BATCH), BATCH); /* and from the beginning */
+}
+
 static void only_items_that_wait_and_are_free_wake(void **state) {
   struct nx_suspension_id ids[8];
   struct nx_store_lease held;
@@ -301,6 +319,7 @@ int suite_run_items(void) {
     T(a_commit_sets_an_earlier_expiry),
     T(a_commit_sets_a_later_expiry),
     T(items_wake_in_order),
+    T(items_that_nobody_takes_do_not_hide_others),
     T(only_items_that_wait_and_are_free_wake),
     T(an_item_wakes_again_when_its_lease_has_passed),
     T(the_reader_pays_for_the_bytes),
