@@ -103,6 +103,30 @@ static void many_are_closed_in_one_walk(void **state) {
   nx_calls_deinit(&calls);
 }
 
+static void marks_tell_which_are_open(void **state) {
+  struct nx_calls calls = sample();
+  struct nx_call_mark marks[] = {{.id = 9}, {.id = 7}, {.id = 1}, {.id = 0}};
+  nx_calls_mark(&calls, marks, 4);
+  assert_true(nx_call_mark_find(marks, 4, 9)->is_open);
+  assert_int_equal(nx_call_mark_find(marks, 4, 9)->kind, NX_CALL_NET);
+  assert_int_equal(nx_call_mark_find(marks, 4, 1)->kind, NX_CALL_CALLER);
+  assert_false(nx_call_mark_find(marks, 4, 7)->is_open);
+  assert_false(nx_call_mark_find(marks, 4, 0)->is_open);
+  assert_null(nx_call_mark_find(marks, 4, 3));
+  nx_calls_close_marked(&calls, marks, 4);
+  assert_ids(&calls, "3 4");
+  nx_calls_deinit(&calls);
+}
+
+static void a_call_marked_twice_is_one(void **state) {
+  struct nx_calls calls = sample();
+  struct nx_call_mark marks[] = {{.id = 4}, {.id = 4}, {.id = 4}};
+  nx_calls_mark(&calls, marks, 3);
+  assert_int_equal(marks[0].is_open + marks[1].is_open + marks[2].is_open, 1);
+  assert_true(nx_call_mark_find(marks, 3, 4)->is_open);
+  nx_calls_deinit(&calls);
+}
+
 static void a_block_is_loaded_again(void **state) {
   struct nx_calls calls = sample(), loaded = {0};
   assert_true(nx_calls_load(&loaded, calls.block.data, calls.block.len));
@@ -182,6 +206,8 @@ int main(void) {
     cmocka_unit_test(they_are_kept_in_order),
     cmocka_unit_test(they_are_closed),
     cmocka_unit_test(many_are_closed_in_one_walk),
+    cmocka_unit_test(marks_tell_which_are_open),
+    cmocka_unit_test(a_call_marked_twice_is_one),
     cmocka_unit_test(a_block_is_loaded_again),
     cmocka_unit_test(ids_must_rise),
     cmocka_unit_test(kinds_that_there_are_not_are_refused),
