@@ -312,12 +312,19 @@ static struct nx_bytes source_of(const struct nx_job *job) {
   return (struct nx_bytes){handler->source, handler->source_bytes};
 }
 
+/* Anew with each reply to its caller. One that goes on by itself lives no longer for it: a caller who never comes back
+ * would leave an interval ticking for months. */
+static uint64_t expiry_ms(const struct nx__keeper *keeper, const struct nx_job *job) {
+  if (job->_is_own) return job->_continuation->taken.record.fixed.expires_ms;
+  return now_ms() + keeper->config->suspend_ttl_ms;
+}
+
 static int keep(struct nx__keeper *keeper, struct nx_job *job, uint64_t wake_ms, struct nx_error *err) {
   struct nx__continuation *c = job->_continuation;
   struct nx_record record = {0};
   struct nx__record_texts texts = {0};
   c->suspensions++;
-  job->expires_ms = now_ms() + keeper->config->suspend_ttl_ms;
+  job->expires_ms = expiry_ms(keeper, job);
   int status = nx__continuation_save(job, job->expires_ms, &record, &texts, err);
   if (!status && job->kind == NX_JOB_RESUME)
     status = nx_suspensions_put_back(keeper->suspensions, &c->taken, &record, NX_STORED_WAITING, source_of(job), wake_ms,

@@ -142,6 +142,14 @@ def test_it_ticks_while_it_waits_for_the_caller(suspending):
     assert value == "v" and ticks >= 3
 
 
+def test_ticking_does_not_put_the_end_off(start):
+    """Who never comes back leaves nothing behind for longer than SUSPEND_TTL_MS."""
+    server = start({"SUSPEND_TTL_MS": 400})
+    story = Story(server, "setInterval(() => {}, 20); await $ext.x.a()")
+    wait_until(lambda: story.look().status != 200, what="the expiry")
+    wait_until(server.is_at_rest, what="rest")
+
+
 def test_many_wake_by_themselves(suspending):
     stories = [Story(suspending, "await Promise.race([$ext.x.a(), $ext.time.sleep(200)]); return $args", args=i) for i in range(50)]
     assert [story.wait_final().value for story in stories] == list(range(50))
