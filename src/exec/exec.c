@@ -273,8 +273,7 @@ static void fire(void *self, struct nx__wake *wake) {
   if (wake->kind == NX__WAKE_ALARM) {
     struct nx__alarm *alarm = (struct nx__alarm *)wake;
     nx__keeper_wake(&exec->keeper, alarm->name.data, alarm->name.len, NULL);
-    nx_buf_deinit(&alarm->name);
-    free(alarm);
+    nx__alarm_free(alarm);
     return;
   }
   struct nx_job *job = ((struct nx__continuation *)wake)->job;

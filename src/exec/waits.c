@@ -23,7 +23,16 @@ void nx__waits_init(struct nx__waits *waits) {
   atomic_store(&waits->next_ns, UINT64_MAX);
 }
 
+void nx__alarm_free(struct nx__alarm *alarm) {
+  nx_buf_deinit(&alarm->name);
+  free(alarm);
+}
+
 void nx__waits_deinit(struct nx__waits *waits) {
+  for (size_t i = 0; i < waits->timers.count; i++) {
+    struct nx__wake *wake = (struct nx__wake *)waits->timers.heap[i];
+    if (wake->kind == NX__WAKE_ALARM) nx__alarm_free((struct nx__alarm *)wake);
+  }
   free(waits->timers.heap);
   pthread_mutex_destroy(&waits->mutex);
 }
@@ -118,8 +127,7 @@ bool nx__waits_set_alarm(struct nx__waits *waits, const struct nx_buf *name, uin
   alarm->name.account = waits->account;
   nx_buf_add(&alarm->name, name->data, name->len);
   if (!alarm->name.failed && set_wake(waits, &alarm->wake, NX__WAKE_ALARM, at_ns)) return true;
-  nx_buf_deinit(&alarm->name);
-  free(alarm);
+  nx__alarm_free(alarm);
   return false;
 }
 

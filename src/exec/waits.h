@@ -22,7 +22,8 @@ struct nx__waits {
   struct nx_net *net;
   struct nx_account *account;
   void *self;
-  /* What is parked, retried, or was an alarm can go on. Who gets an alarm frees it. */
+  /* What is parked, retried, or was an alarm can go on. Who gets an alarm frees it; those that never fire end with the
+   * waits. */
   void (*fire)(void *self, struct nx__wake *wake);
   /* An answer for an execution in the store; the texts are borrowed. */
   void (*answer)(void *self, const struct nx_buf *name, const struct nx__incoming *answer);
@@ -38,6 +39,7 @@ struct nx__alarm {
   struct nx__wake wake; /* first */
   struct nx_buf name;
 };
+void nx__alarm_free(struct nx__alarm *alarm);
 
 void nx__waits_init(struct nx__waits *waits);
 void nx__waits_deinit(struct nx__waits *waits);
