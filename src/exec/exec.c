@@ -447,6 +447,14 @@ static bool compile(struct nx_exec *exec, struct nx_job *job) {
   return compiled;
 }
 
+/* Other executions are counted with the replies to their callers. */
+static void count_own(const struct nx_job *job) {
+  const struct nx_execution *x = &job->execution;
+  const char *name = nx_job_handler_name(job);
+  unsigned label = *name ? nx_metrics_handler_label(name) : NX_METRICS_HANDLER_INLINE;
+  if (!job->refusal.code) nx_metrics_execution(label, nx_outcome_status(x->outcome), x->duration_ns);
+}
+
 enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   x->grant = nx_pool_grant;
@@ -457,6 +465,7 @@ enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   if (compiled && job->kind == NX_JOB_COMPILE) nx_profile_trust(&x->handler->profile);
   unblock(exec, x);
   name_refusal(exec, job);
+  if (job->_is_own) count_own(job);
   nx__admission_leave(&exec->admission, job);
   enum nx_job_state state = conclude(exec, job);
   if (state != NX_JOB_DONE || !job->_is_own) return state;

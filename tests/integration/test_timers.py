@@ -8,6 +8,7 @@ import pytest
 
 from conftest import SLOWNESS, Background, in_threads, wait_until
 from suspend_support import ALL, EXTENSIONS, TTL_MS, Story, everything_is_given_back, request_in_background, success, suspending  # noqa: F401
+from test_health_metrics import get, samples
 
 SETTINGS = {"SUSPEND_TTL_MS": TTL_MS}
 LONG_MS = 600_000  # longer than any test
@@ -118,6 +119,14 @@ def test_effects_that_nobody_asked_for_are_in_the_final_result(suspending):
 def test_an_error_while_nobody_asked_is_the_final_result(suspending):
     story = Story(suspending, "$ext.x.a(); await $ext.time.sleep(20); throw new Error('alone')")
     assert story.wait_final().error("EXECUTION_ERROR")["message"] == "alone"
+
+
+def test_what_ends_by_itself_is_counted(suspending):
+    suspending.install("alone", "$ext.x.a(); await $ext.time.sleep(20)", {"capabilities": ALL, "extensions": EXTENSIONS})
+    Story(suspending, handler="alone").wait_final()
+    found = samples(suspending)
+    assert [get(found, "nexus_handler_executions_total", handler="alone", status=status) for status in ("suspended", "success")] == [1, 1]
+    assert suspending.delete("/v1/handlers/alone").status == 204
 
 
 def test_waits_of_both_kinds_alternate(suspending):
