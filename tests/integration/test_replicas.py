@@ -15,6 +15,9 @@ SPIN = "const end = Date.now() + $args; while (Date.now() < end);"
 # It is over when its timer fires: nobody answers the call.
 PATIENCE = "const paid = $ext.pay.charge(1); await $ext.time.sleep($args); return 'gave up'"
 
+# One that a killed server was just going on with is free in Redis when its lease ends: after these two and ten seconds.
+SHORT_LEASES = {"QUEUE_TIMEOUT_MS": 100, "TIMEOUT_MS": 500}
+
 
 def pair(start, settings):
     return start(settings), start(settings)
@@ -48,7 +51,7 @@ def test_handed_back_and_forth(start, shared_store):
 
 def test_handed_on_by_the_dying(start, shared_store):
     """Servers are killed meanwhile: every answer still counts once."""
-    settings = {**shared_store, "QUEUE_TIMEOUT_MS": 100, "TIMEOUT_MS": 500}  # short leases
+    settings = {**shared_store, **SHORT_LEASES}
     fleet = handover.Fleet(lambda: start(settings))
     finished = []
 
@@ -132,7 +135,7 @@ def passed_on(server, name):
 
 
 def test_timers_of_a_killed_server(start, shared_store):
-    first, second = pair(start, shared_store)
+    first, second = pair(start, {**shared_store, **SHORT_LEASES})
     names = [suspend(first, PATIENCE, args=700 + i)["suspensionId"] for i in range(30)]
     kill(first)
     for name in names:
@@ -141,12 +144,12 @@ def test_timers_of_a_killed_server(start, shared_store):
 
 
 def test_timers_of_the_time_between(start, shared_store):
-    """They were due while no server ran. One that the first server was just going on with waits for the end of its lease:
-    QUEUE_TIMEOUT_MS, TIMEOUT_MS and ten seconds."""
-    server = start(shared_store)
+    """They were due while no server ran."""
+    settings = {**shared_store, **SHORT_LEASES}
+    server = start(settings)
     names = [suspend(server, PATIENCE, args=50)["suspensionId"] for _ in range(100)]
     kill(server)
-    server = start(shared_store)
+    server = start(settings)
     for name in names:
         assert wait_until(lambda: result_at(server, name), 60, "the timer")["returnValue"] == "gave up"
 
