@@ -141,6 +141,23 @@ void nx_job_deinit(struct nx_job *job) {
   nx_execution_deinit(&job->execution);
 }
 
+/* ---- Slow threads ---------------------------------------------------------------------------------------------------- */
+
+/* Once for each time that the watchdog called this thread blocked. */
+static void thread_is_back(struct nx_exec *exec) {
+  if (exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
+  nx__admission_note_slow(&exec->admission, -1);
+}
+
+static void unblock(struct nx_exec *exec, struct nx_execution *x) {
+  for (; x->slow_stays; x->slow_stays--) thread_is_back(exec);
+}
+
+/* Of nx_sandbox_work_begin: the memory of an execution that waits may be many megabytes. */
+static void end_work(struct nx_exec *exec) {
+  if (nx_sandbox_work_end()) thread_is_back(exec);
+}
+
 /* ---- Own jobs: executions in the store that go on by themselves ------------------------------------------ */
 
 static bool may_be_tried_again(const struct nx_job *job) {
@@ -172,8 +189,16 @@ static void find(struct nx_exec *exec, struct nx_job *job) {
     nx_registry_bind(exec->compiler.registry, job->entry, job->execution.handler);
 }
 
+/* Without a store that blocks it is copied here and now. */
+static enum nx_job_state begin(struct nx_exec *exec, struct nx_job *job) {
+  nx_sandbox_work_begin();
+  enum nx_job_state state = nx__keeper_begin(&exec->keeper, job);
+  end_work(exec);
+  return state;
+}
+
 enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
-  if (begins_with_keeper(job)) return nx__keeper_begin(&exec->keeper, job);
+  if (begins_with_keeper(job)) return begin(exec, job);
   if (!job->execution.handler) find(exec, job);
   if (!job->execution.handler && job->entry) return nx__keeper_fetch(&exec->keeper, job);
   enum nx_job_state state = nx__admission_submit(&exec->admission, job);
@@ -307,7 +332,7 @@ static bool has_answers(struct nx_exec *exec, struct nx_job *job, struct nx_buf 
 }
 
 /* Its memory as it was when it was suspended. */
-static int restore(struct nx_job *job, struct nx_lease *lease, struct nx_error *err) {
+static int restore(struct nx_exec *exec, struct nx_job *job, struct nx_lease *lease, struct nx_error *err) {
   struct nx__continuation *c = job->_continuation;
   struct nx_bytes patch = nx__continuation_patch(c);
   const uint8_t *image_hash = job->execution.handler->image->hash;
@@ -318,7 +343,9 @@ static int restore(struct nx_job *job, struct nx_lease *lease, struct nx_error *
     return nx_error_set(err, NX_ERR_CONFLICT, "suspended over image %s; its source makes image %s here", theirs, ours);
   }
   uint64_t begin_ns = nx_clock_ns();
+  nx_sandbox_work_begin();
   int status = nx_instance_restore(lease->instance, patch.data, patch.size, nx_pool_grant, lease, err);
+  end_work(exec);
   if (status) return status;
   nx__continuation_drop_patch(c);
   if (job->kind == NX_JOB_RESUME && !job->_is_own) nx_metrics_resume(NX_METRICS_RESUME_RESUMED, nx_clock_ns() - begin_ns);
@@ -336,7 +363,9 @@ static void suspend(struct nx_exec *exec, struct nx_job *job, struct nx_lease *l
     return;
   }
   c->memory_bytes = x->memory_peak_bytes;
+  nx_sandbox_work_begin();
   int status = nx_instance_suspend(lease->instance, &c->patch, &err);
+  end_work(exec);
   if (!status) return;
   if (status == -NX_ERR_NO_MEMORY)
     nx_error_set(&err, NX_ERR_OVERLOADED, "no memory to keep the suspended execution (layer: container)");
@@ -350,7 +379,7 @@ static bool stay(struct nx_exec *exec, struct nx_job *job, struct nx_lease *leas
     nx_execution_run(x, lease->instance);
     return true;
   }
-  if (restore(job, lease, &err)) {
+  if (restore(exec, job, lease, &err)) {
     host_failed(job, &err);
     return false;
   }
@@ -376,9 +405,10 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
   if (stay(exec, job, &lease, &answers)) {
     while (x->outcome == NX_OUTCOME_SUSPENDED && has_answers(exec, job, &answers))
       nx_execution_resume(x, lease.instance, (struct nx_text){answers.data, (uint32_t)answers.len});
-    if (x->outcome == NX_OUTCOME_SUSPENDED) suspend(exec, job, &lease);
     nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
-                      x->memory_peak_bytes, x->was_slow ? x->duration_ns : 0);
+                      x->memory_peak_bytes, x->slow_stays ? x->duration_ns : 0);
+    unblock(exec, x);
+    if (x->outcome == NX_OUTCOME_SUSPENDED) suspend(exec, job, &lease);
   }
   nx_pool_release(&lease);
 }
@@ -390,14 +420,6 @@ static void name_refusal(struct nx_exec *exec, struct nx_job *job) {
     job->refused = (struct nx_refusal){"instance", x->limits.memory_bytes, x->memory_peak_bytes, x->refused_bytes};
   else if (job->refusal.code || (x->outcome == NX_OUTCOME_RESOURCE_LIMIT && x->out_of_budget))
     job->refused = nx_governor_refusal(exec->governor, x->refused_bytes ? x->refused_bytes : job->_expected_bytes);
-}
-
-/* Once for each time that the watchdog called this thread blocked. */
-static void unblock(struct nx_exec *exec, struct nx_execution *x) {
-  if (!x->was_slow) return;
-  if (exec->hooks.thread_unblocked) exec->hooks.thread_unblocked(exec->hooks.self);
-  nx__admission_note_slow(&exec->admission, -1);
-  x->was_slow = false;
 }
 
 /* Only calls that nexus answers itself are open, and somebody waits for the result. Sealed continuations cannot be found
@@ -419,12 +441,19 @@ static void refuse_uncompiled(struct nx_job *job) {
   host_failed(job, &err);
 }
 
+static enum nx_job_state keep(struct nx_exec *exec, struct nx_job *job) {
+  nx_sandbox_work_begin();
+  enum nx_job_state state = nx__keeper_keep(&exec->keeper, job);
+  end_work(exec);
+  return state;
+}
+
 /* Where it goes after its stay in the guest. */
 static enum nx_job_state conclude(struct nx_exec *exec, struct nx_job *job) {
   bool suspended = job->execution.outcome == NX_OUTCOME_SUSPENDED && !job->refusal.code;
   job->state = NX_JOB_DONE;
   if (suspended && waits_here(exec, job)) return nx__keeper_wait(&exec->keeper, job);
-  if (suspended && exec->keeper.suspensions) return nx__keeper_keep(&exec->keeper, job);
+  if (suspended && exec->keeper.suspensions) return keep(exec, job);
   if (suspended || job->kind != NX_JOB_RESUME) return job->state;
   return job->refusal.code ? nx__keeper_give_up(&exec->keeper, job) : nx__keeper_finish(&exec->keeper, job);
 }

@@ -122,7 +122,7 @@ static void judge(struct nx_execution *x, const struct nx_guest_result *result, 
   x->duration_ns += result->duration_ns;
   x->memory_peak_bytes = result->memory_peak_bytes;
   x->memory_used_bytes = result->heap_bytes;
-  x->was_slow = result->was_slow;
+  x->slow_stays += result->was_slow;
   x->refused_bytes = result->refused_bytes;
   switch (result->end) {
   case NX_GUEST_RETURNED:
@@ -207,7 +207,7 @@ static int32_t compile_host_call(void *opaque, uint32_t op, const char *a, uint3
  * caught the exception. */
 static void judge_compile(struct nx_execution *x, const struct nx_guest_result *result) {
   x->duration_ns = result->duration_ns;
-  x->was_slow = result->was_slow;
+  x->slow_stays += result->was_slow;
   x->refused_bytes = result->refused_bytes;
   bool done = result->end == NX_GUEST_RETURNED && result->status == NX_STATUS_DONE;
   if (done && !ran_out_of_memory(result)) {

@@ -63,7 +63,7 @@ struct nx_execution {
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_denied;            /* the host refused something for lack of a capability */
-  bool was_slow;              /* a watchdog reported it meanwhile */
+  unsigned slow_stays;        /* that a watchdog reported; whoever deals with that counts down */
   bool out_of_budget;         /* RESOURCE_LIMIT, because the container had no more memory */
   uint64_t refused_bytes;     /* of the largest refused grant of memory */
 

@@ -73,6 +73,11 @@ bool nx_sandbox_thread_is_spent(void);
  * need not wait for a full time slice of each. Returns the number of threads inside a guest now; `newly_slow` counts
  * executions that have just computed for `slow_after_ns`, whose results will say was_slow. */
 unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *newly_slow);
+/* Around work of the host for an execution that may take as long as the guest (its memory is compressed, copied, restored):
+ * it is watched in the same way, but has no deadline. end returns whether nx_sandbox_watch counted it. Nothing on threads
+ * that did not enter. */
+void nx_sandbox_work_begin(void);
+bool nx_sandbox_work_end(void);
 
 /* ---- Calls ------------------------------------------------------------------------------------------------------ */
 

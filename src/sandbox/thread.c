@@ -249,6 +249,30 @@ unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *new
   return inside;
 }
 
+/* ---- Work of the host ------------------------------------------------------------------------------------------------ */
+
+/* The watchdog watches the thread from here on. */
+static void begin_run(struct nx_guest_thread *self, uint64_t deadline_ns) {
+  self->began_ns = nx_clock_ns();
+  atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
+  atomic_store_explicit(&self->deadline_ns, deadline_ns, memory_order_relaxed);
+  atomic_store_explicit(&self->run, ++self->executions * NX_RUN_STEP, memory_order_release);
+}
+
+/* Returns whether the watchdog had reported it as slow. */
+static bool end_run(struct nx_guest_thread *self) {
+  atomic_store_explicit(&self->deadline_ns, 0, memory_order_relaxed);
+  uint64_t run = atomic_exchange_explicit(&self->run, 0, memory_order_acq_rel);
+  if (run & NX_RUN_LOWERED) restore_priority(self);
+  return run & NX_RUN_SLOW;
+}
+
+void nx_sandbox_work_begin(void) {
+  if (self_thread) begin_run(self_thread, 0);
+}
+
+bool nx_sandbox_work_end(void) { return self_thread && end_run(self_thread); }
+
 /* ---- Entering and leaving ---------------------------------------------------------------------------------------------- */
 
 static void begin(struct nx_guest_thread *self, const wasm_rt_memory_t *memory, const struct nx_guest_call *call) {
@@ -259,20 +283,7 @@ static void begin(struct nx_guest_thread *self, const wasm_rt_memory_t *memory, 
   self->trap = NULL;
   self->memory_refused = self->budget_refused = false;
   self->refused_bytes = 0;
-  self->began_ns = nx_clock_ns();
-  atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
-  atomic_store_explicit(&self->deadline_ns, call->deadline_ns, memory_order_relaxed);
-  atomic_store_explicit(&self->run, ++self->executions * NX_RUN_STEP, memory_order_release);
-}
-
-/* Returns whether the watchdog had reported the execution as slow. */
-static bool finish(struct nx_guest_thread *self) {
-  atomic_store_explicit(&self->deadline_ns, 0, memory_order_relaxed);
-  uint64_t run = atomic_exchange_explicit(&self->run, 0, memory_order_acq_rel);
-  self->memory = NULL;
-  self->call = NULL;
-  if (run & NX_RUN_LOWERED) restore_priority(self);
-  return run & NX_RUN_SLOW;
+  begin_run(self, call->deadline_ns);
 }
 
 struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_rt_memory_t *memory,
@@ -294,7 +305,9 @@ struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_r
   result.memory_refused = self->memory_refused;
   result.budget_refused = self->budget_refused;
   result.refused_bytes = self->refused_bytes;
-  result.was_slow = finish(self);
+  result.was_slow = end_run(self);
+  self->memory = NULL;
+  self->call = NULL;
   nx__stack_mark_check(&self->stack_mark);
   return result;
 }

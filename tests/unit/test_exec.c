@@ -55,6 +55,17 @@ static void count_wake(void *unused) {
   wakes++;
 }
 
+static _Atomic int blocked, ever_blocked;
+static void count_blocked(void *unused) {
+  (void)unused;
+  blocked++;
+  ever_blocked++;
+}
+static void count_unblocked(void *unused) {
+  (void)unused;
+  blocked--;
+}
+
 static int set_up(void **state) {
   (void)state;
   struct nx_error err;
@@ -76,7 +87,7 @@ static int set_up(void **state) {
   assert_int_equal(nx_governor_create(&governor, &memory, &err), 0);
   nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, NULL, give_back});
   struct nx_exec_options options = {.config = &config, .ledger = ledger, .governor = governor, .registry = registry};
-  struct nx_exec_hooks hooks = {.wake = count_wake};
+  struct nx_exec_hooks hooks = {.wake = count_wake, .thread_blocked = count_blocked, .thread_unblocked = count_unblocked};
   assert_int_equal(nx_exec_create(&exec, &options, &err), 0);
   assert_int_equal(nx_exec_start(exec, &hooks, &err), 0);
   return nx_sandbox_thread_enter(&err);
@@ -109,6 +120,18 @@ static void run_here(struct nx_job *job) {
     if (job_state == NX_JOB_ADMITTED) job_state = nx_exec_run(exec, job);
     if (job_state != NX_JOB_DONE && nx_exec_next(exec)) job_state = job->state; /* it waited, and goes on */
   }
+}
+
+/* It is slow before it sleeps, and quick after. */
+static void a_slow_thread_is_back_after_every_stay(void **state) {
+  (void)state;
+  struct nx_job job = make_job("const until = Date.now() + 100; while (Date.now() < until); await $ext.time.sleep(0); return 1");
+  int before = ever_blocked;
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+  assert_true(ever_blocked > before);
+  assert_int_equal(blocked, 0);
+  nx_job_deinit(&job);
 }
 
 static const char *message_of(struct nx_job *job) {
@@ -484,7 +507,9 @@ static void growth_past_the_budget_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(outcomes), cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
+    cmocka_unit_test(outcomes),
+    cmocka_unit_test(a_slow_thread_is_back_after_every_stay),
+    cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
     cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
