@@ -19,7 +19,7 @@ BUILD_PACKAGES := gcc libc6-dev clang lld wasi-libc libclang-rt-14-dev-wasm32 wa
                   python3 python3-pip python3-venv libsodium-dev libzstd-dev libhiredis-dev libcurl4-openssl-dev libcmocka-dev
 TEST_PACKAGES := curl prometheus redis-server openssl ca-certificates
 CHECK_PACKAGES := nodejs npm podman buildah runc
-BENCH_PACKAGES := nodejs wrk
+BENCH_PACKAGES := nodejs npm wrk
 
 # Installs the packages of the list that are missing; says so, because it takes a while.
 install = @missing="$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q '^install ok' || command -v $$p >/dev/null || echo $$p; done)"; \

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of this machine: nexus beside a plain Node server, interleaved, in one run of under three minutes.
+"""Figures of this machine: nexus beside a plain Node server, and other ways to keep an execution, interleaved, in one run.
 
     python3 bench/run.py --nexus build/nexus --build build [--json build/bench.json] [--seconds 5] [--rounds 3]
 
@@ -37,6 +37,10 @@ SPIN = "const until = Date.now() + 200;\nlet turns = 0;\nwhile (Date.now() < unt
 SPIN_INSTANCES = "40"
 COLD_STARTS = 20
 IDLE_CONNECTIONS = 1000
+# Others that can keep an execution: (name, as peers_suspend.mjs knows it; how many are kept at once).
+SUSPENDED_PEERS = (("node:vm", 500), ("isolated-vm", 100), ("isolated-vm-context", 500), ("quickjs-wasi", 200))
+PEER_PACKAGES = ("isolated-vm@5.0.4", "quickjs-wasi@3.6.2")
+SUSPENDED, SUSPENDED_LIMIT = 50_000, 1 << 30
 TRIM_MS = 1000
 
 LUA = """
@@ -180,6 +184,8 @@ class Bench:
         self.lua.write_text(LUA % self.args_file)
         self.log = str(self.work / "server.log")
         self.rounds, self.loads, self.skipped = {}, [], []
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.packages = Path(os.environ.get("NEXUS_BUILD_CACHE") or Path(cache) / "nexus-build") / "peers"
 
     def nexus_command(self, port, directory=None, cache=None, **settings):
         env = {
@@ -321,6 +327,31 @@ class Bench:
             figures["connection_kib"] = (self.pss_mib(server.pid) - before) * 1024 / IDLE_CONNECTIONS
         return figures
 
+    def suspend_bench(self):
+        command = [str(Path(self.options.build) / "suspend_bench"), "--rounds", "10000"]
+        got = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        flat = {key: value["p50"] for key, value in got.items() if isinstance(value, dict)}
+        return {**flat, "patch_bytes": got["patch_bytes"], "item_bytes": got["item_bytes"]}
+
+    def suspended_peer(self, peer, count):
+        command = [self.node, "--expose-gc", "--no-node-snapshot", str(ROOT / "bench/peers_suspend.mjs"), peer, str(count), str(self.packages)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["no reason"])[-1])
+        return json.loads(done.stdout)
+
+    def install_peers(self):
+        """Into the build cache, once: compiling isolated-vm takes minutes."""
+        if all((self.packages / "node_modules" / name.split("@")[0]).is_dir() for name in PEER_PACKAGES):
+            return
+        progress("installing " + " and ".join(PEER_PACKAGES))
+        self.packages.mkdir(parents=True, exist_ok=True)
+        (self.packages / "package.json").write_text('{"private": true}\n')
+        for package in PEER_PACKAGES:
+            command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(self.packages), package]
+            with contextlib.suppress(OSError):
+                subprocess.run(command, capture_output=True, check=False)
+
     # --- the parts of the run ----------------------------------------------------------------------------------------
 
     def measure_in_process(self):
@@ -391,6 +422,23 @@ class Bench:
                 progress("memory, node")
                 self.keep("memory node", self.memory(node, 1))
 
+    def measure_suspended(self):
+        for i in range(self.options.rounds):
+            progress(f"suspending, round {i + 1}")
+            self.keep("suspend nexus", self.suspend_bench())
+            for peer, count in SUSPENDED_PEERS if self.node else ():
+                progress(f"suspending, {peer}, round {i + 1}")
+                try:
+                    self.keep(f"suspend {peer}", self.suspended_peer(peer, count))
+                except RuntimeError as reason:
+                    self.skipped.append(f"suspending in {peer}: {reason}")
+        import density  # which has its servers from here
+        progress("suspended executions in a memory group")
+        try:
+            self.keep("density", density.measure(self.options.nexus, SUSPENDED, SUSPENDED_LIMIT, 1000))
+        except (density.Failed, density.Unavailable) as reason:
+            self.skipped.append(f"suspended executions in a memory group: {reason}")
+
     def run(self):
         for tool, path in (("wrk", self.wrk), ("node", self.node)):
             if not path:
@@ -402,6 +450,9 @@ class Bench:
             self.measure_spinning()
         self.measure_cold_start()
         self.measure_memory()
+        if self.node:
+            self.install_peers()
+        self.measure_suspended()
         progress()
 
 
@@ -461,6 +512,25 @@ def show(value):
     return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
 
 
+def suspended_rows(bench):
+    """(what, nexus, each of SUSPENDED_PEERS, unit, relation to the target, target)"""
+    def row(what, nexus, key, unit, target):
+        return (what, nexus, *(bench.figure(f"suspend {peer}", key) for peer, _ in SUSPENDED_PEERS), unit, "≤", target)
+    return [
+        row("memory of a suspended execution", bench.figure("density", "pss_kib_each"), "kib_each", "KiB", 3),
+        row("from a request to its suspension, p50", bench.figure("suspend nexus", "suspend_us"), "suspend_us", "µs", 60),
+        row("from the answer to the result, p50", bench.figure("suspend nexus", "resume_us"), "resume_us", "µs", 50),
+    ]
+
+
+def print_suspended(lines):
+    print(f"\n{'suspending a small async handler':40}  {'nexus':>9}  " + "  ".join(f"{peer:>19}" for peer, _ in SUSPENDED_PEERS))
+    for what, nexus, *peers, unit, relation, target in lines:
+        mark = {True: "met", False: "MISSED", None: ""}[verdict(nexus, relation, target)]
+        print(f"{what:40}  {show(nexus):>9}  " + "  ".join(f"{show(peer):>19}" for peer in peers) +
+              f"  {unit:<4} {relation} {show(target)} {mark}".rstrip())
+
+
 def print_table(lines):
     width = max(len(line[0]) for line in lines)
     print(f"{'':{width}}  {'nexus':>9}  {'Node':>9}  {'':<4} target")
@@ -511,6 +581,7 @@ def main():
         finally:
             progress()
         lines = [row for row in rows(bench) if row and (row[1] is not None or row[2] is not None)]
+        suspended = suspended_rows(bench)
         report = {
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": "python3 " + " ".join(sys.argv), "machine": machine(), "versions": versions(bench),
@@ -519,6 +590,8 @@ def main():
             "skipped": bench.skipped,
             "figures": [{"name": n.strip(), "nexus": a, "node": b, "unit": u, "relation": r, "target": t,
                          "met": verdict(a, r, t)} for n, a, b, u, r, t in lines],
+            "suspended": [{"name": what, "nexus": nexus, **dict(zip((peer for peer, _ in SUSPENDED_PEERS), peers)), "unit": unit, "target": target}
+                          for what, nexus, *peers, unit, _, target in suspended],
             "rounds": bench.rounds,
         }
     host = report["machine"]
@@ -528,7 +601,8 @@ def main():
           f"load average {report['load_average']['lowest']}–{report['load_average']['highest']}, "
           f"stolen by the hypervisor {report['steal_share']:.1%}\n")
     print_table(lines)
-    for line in bench.skipped:
+    print_suspended(suspended)
+    for line in dict.fromkeys(bench.skipped):
         print(f"skipped: {line}")
     bad = {name: sum(r.get("bad", 0) + r.get("socket_errors", 0) for r in taken) for name, taken in bench.rounds.items()}
     for name, count in bad.items():
