@@ -2,6 +2,8 @@
  * Two registries that follow one store in a directory. */
 #include "handler_support.h"
 
+#include <pthread.h>
+
 #include "exec/shared_handlers.h"
 
 struct replica {
@@ -283,6 +285,31 @@ static void conditions_are_about_the_store(void **state) {
   assert_has(&a, "h", "return 2", 0);
 }
 
+static void *change_and_follow(void *argument) {
+  struct replica *replica = argument;
+  char source[32];
+  for (int i = 0; i < 40; i++) {
+    snprintf(source, sizeof source, "return %d", i);
+    put(replica, "h", source);
+    assert_int_equal(grant(replica, "h", "{\"timeoutMs\":9}", NULL), 0);
+    if (nx_shared_is_stale(replica->shared)) sync_up(replica);
+    nx_entry_release(get(replica, "h"));
+  }
+  return NULL;
+}
+
+static void many_threads(void **state) {
+  (void)state;
+  pthread_t threads[4];
+  b.store->ops = real; /* its counters are for one thread */
+  for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, change_and_follow, i % 2 ? &a : &b), 0);
+  for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+  sync_up(&a);
+  sync_up(&b);
+  assert_has(&a, "h", "return 39", 9);
+  assert_has(&b, "h", "return 39", 9);
+}
+
 /* ---- Files beside the store */
 
 static void put_file(const char *name, const char *source) {
@@ -330,6 +357,7 @@ int main(void) {
     TEST(who_comes_too_late_begins_again),
     TEST(who_is_always_too_late_gives_up),
     TEST(conditions_are_about_the_store),
+    TEST(many_threads),
     TEST(a_file_hides_until_it_goes),
   };
   return cmocka_run_group_tests(tests, base_setup, base_teardown);
