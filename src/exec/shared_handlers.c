@@ -316,7 +316,9 @@ static int change_store(struct nx_shared *shared, const struct nx_shared_change 
     status = try_change(shared, change, make, created, &failure);
   }
   if (status == -NX_ERR_BUSY)
-    return nx_error_set(err, NX_ERR_OVERLOADED, "other replicas keep changing the handler \"%s\"; try again", change->name);
+    return nx_error_set(err, NX_ERR_UNAVAILABLE, "other replicas keep changing the handler \"%s\"; try again",
+                        change->name);
+  if (status == -NX_ERR_OVERLOADED) return nx_error_set(err, NX_ERR_UNAVAILABLE, "the store is full");
   if (status && err) *err = failure;
   return status;
 }

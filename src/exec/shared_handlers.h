@@ -49,7 +49,8 @@ struct nx_shared_change {
 };
 /* Into the store, then the registry. Waits for the store. `created` tells whether the source, or without a source the
  * grants, are the first of that name. Errors: those of nx_registry_put; NX_ERR_CONFLICT also for a handler that comes from
- * a file; those of the store: then nothing has changed here, and in the store either. */
+ * a file; NX_ERR_UNAVAILABLE and others of the store's: then nothing has changed here, nor in the store, unless only its
+ * answer was lost. */
 int nx_shared_put(struct nx_shared *shared, const struct nx_shared_change *change, bool *created, struct nx_error *err);
 /* The same; NX_ERR_NOT_FOUND. */
 int nx_shared_remove(struct nx_shared *shared, const char *name, const struct nx_condition *condition,

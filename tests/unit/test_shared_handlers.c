@@ -267,7 +267,7 @@ static int put_never(struct nx_store *store, const char *name, const struct nx_s
 static void who_is_always_too_late_gives_up(void **state) {
   (void)state;
   ops.put_handler = put_never;
-  assert_int_equal(put_when(&b, "h", "return 1", (struct nx_condition){0}, NULL), -NX_ERR_OVERLOADED);
+  assert_int_equal(put_when(&b, "h", "return 1", (struct nx_condition){0}, NULL), -NX_ERR_UNAVAILABLE);
 }
 
 static void conditions_are_about_the_store(void **state) {
