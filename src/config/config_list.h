@@ -50,7 +50,7 @@
   X(IDLE_TRIM_MS, idle_trim_ms, NUMBER, 1, "ms", VALUE, "15000", 100, 3600000,                                        \
     "Quiet time after which idle instances give their memory back")                                                   \
   X(SUSPEND_STORE, suspend_store, STORE, 1, "store", VALUE, "memory", 1, 4095,                                        \
-    "Where suspended executions are kept; all but memory need SUSPEND_KEY")                                           \
+    "Where suspended executions (file, redis: also handlers set by PUT) are kept; all but memory need SUSPEND_KEY")   \
   X(SUSPEND_TTL_MS, suspend_ttl_ms, NUMBER, 1, "ms", VALUE, "900000", 100, 2592000000,                                \
     "Time a suspended execution may wait to be resumed")                                                              \
   X(SUSPEND_MAX_MB, suspend_max_bytes, NUMBER, 1048576, "MiB", AUTO, "auto", 1, 1048576,                              \
