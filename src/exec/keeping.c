@@ -352,6 +352,7 @@ static enum nx_job_state keep_step(struct nx__keeper *keeper, struct nx_job *job
   nx_metrics_suspension();
   nx_buf_deinit(&c->patch);
   if (nx_suspensions_store(keeper->suspensions)) {
+    nx__waits_start_fetches(keeper->waits, job); /* now: what could not be kept is run again, and would make them twice */
     nx__waits_hand_over(keeper->waits, job, &job->name);
     uint64_t in_ms = due_ms > now ? due_ms - now : 0;
     /* One for later than its end would only take room. */

@@ -44,7 +44,7 @@ void nx__alarm_free(struct nx__alarm *alarm);
 void nx__waits_init(struct nx__waits *waits);
 void nx__waits_deinit(struct nx__waits *waits);
 
-/* Starts the requests that the execution has made since. Before the job is parked or kept. */
+/* Starts the requests that the execution has made since. Before the job is parked, or handed over. */
 bool nx__waits_start_fetches(struct nx__waits *waits, struct nx_job *job);
 /* Until its first call of a built-in extension is answered, or `until_ns`. It may fire before this returns: the job is not the caller's
  * any more, unless it returns false. */
