@@ -342,7 +342,7 @@ static void load_numbers(struct nx_job *job, const struct nx_record_fixed *in) {
   sodium_bin2hex(x->id, sizeof x->id, in->execution_id, sizeof in->execution_id);
   job->_continuation->memory_bytes = in->memory_bytes;
   job->_continuation->suspensions = in->suspensions;
-  job->_continuation->fetched_to = in->last_call_id; /* whoever suspended it started those requests */
+  job->_continuation->fetched_to = job->_continuation->stored_to = in->last_call_id; /* who suspended it made those requests */
 }
 
 static bool load_effects(struct nx_execution *x, const struct nx_bytes *sections) {

@@ -42,6 +42,7 @@ struct nx__continuation {
   struct nx__fetch *fetches;   /* of `net`, on their way */
   uint32_t fetched_to;         /* calls up to this one have been looked at for requests to start */
   /* Of a job that goes on with what was in the store. */
+  uint32_t stored_to;          /* what requests of calls up to this one bring comes to the store, not to this job */
   struct nx_buf name;          /* when there is no caller who has it */
   struct nx_taken taken;
   struct nx_buf source;        /* of its handler, when that has to be compiled again */

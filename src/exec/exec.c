@@ -422,11 +422,20 @@ static void name_refusal(struct nx_exec *exec, struct nx_job *job) {
     job->refused = nx_governor_refusal(exec->governor, x->refused_bytes ? x->refused_bytes : job->_expected_bytes);
 }
 
+/* It must be in the store to get an answer that comes there, and nobody could put that in while this job has the lease. */
+static bool is_answered_in_store(const struct nx_exec *exec, const struct nx_job *job) {
+  struct nx_call call;
+  if (job->kind != NX_JOB_RESUME || !nx_suspensions_store(exec->keeper.suspensions)) return false;
+  for (size_t at = 0; nx_calls_next(&job->execution.calls, &at, &call) && call.id <= job->_continuation->stored_to;)
+    if (call.kind == NX_CALL_NET) return true;
+  return false;
+}
+
 /* Only calls that nexus answers itself are open, and somebody waits for the result. Sealed continuations cannot be found
  * again by a request that ends later: those requests are waited for, too. */
 static bool waits_here(const struct nx_exec *exec, const struct nx_job *job) {
   const struct nx_suspensions *suspensions = exec->keeper.suspensions;
-  if (job->_is_own || job->_continuation->must_leave) return false;
+  if (job->_is_own || job->_continuation->must_leave || is_answered_in_store(exec, job)) return false;
   if (!job->execution.calls.callers) return true;
   return suspensions && nx_suspensions_are_sealed(suspensions) && nx_calls_have(&job->execution.calls, NX_CALL_NET);
 }

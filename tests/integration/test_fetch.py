@@ -68,6 +68,16 @@ def test_fetch_beside_a_call_of_the_callers(suspending):
     assert (story.wait_final() if story.is_suspended else story).value == [1, "beside"]
 
 
+def test_call_answered_before_the_fetch(suspending):
+    """The answer comes to the store, so that whoever resumed it does not hold it meanwhile."""
+    story = Story(suspending, f"const text = fetch('{PEER.url('held/late')}').then((r) => r.text());"
+                  "return [await $ext.x.a(), await text]")
+    wait_until(lambda: "/held/late" in PEER.seen, what="the request")
+    assert story.answer(1).calls == []
+    PEER.release.set()
+    assert story.wait_final().value == [1, "late"]
+
+
 def test_answer_that_wakes(suspending):
     """It goes on by itself when the answer is there, and makes the next request, also while nobody asks."""
     story = Story(suspending, f"$ext.x.a(); const one = await (await fetch('{PEER.url('one')}')).text();"
