@@ -85,7 +85,7 @@ static void count_refused(enum nx_error_code code) {
 static enum nx_job_state fail(struct nx__keeper *keeper, struct nx_job *job, const struct nx_error *err) {
   release(keeper, job);
   job->refusal = *err;
-  if (err->code == NX_ERR_NO_MEMORY || (err->code == NX_ERR_OVERLOADED && !job->refused.layer))
+  if (err->code == NX_ERR_NO_MEMORY)
     job->refused = nx_governor_refusal(keeper->admission->governor, job->_continuation->memory_bytes);
   job->state = NX_JOB_DONE;
   return job->state;
