@@ -16,7 +16,7 @@
  *                          └──┴─── cancel ─▶ CANCELLED ──────────── expires ──▶ (none)
  *
  * Who resumes holds the lease meanwhile: one at a time, over all processes. It ends with commit or release, with the
- * process that holds it, or when lease_ms have passed.
+ * process that holds it, or when lease_ms have passed. What expires meanwhile stays until then.
  *
  * Beside the items a store keeps handlers' sources by content hash, once each, as long as something refers to them, and
  * (file and redis) the handlers that were set by PUT, by name.

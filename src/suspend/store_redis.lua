@@ -71,10 +71,19 @@ local function holds_lease(key, token)
   return item[1] == 'waiting' and item[2] == token and number(item[3]) > now_ms()
 end
 
+-- An item that is leased stays until the lease ends even if it expires before: it may still be put back. PEXPIREAT refuses
+-- times that are much later than any.
+local function expire_item(key, lease_until_ms)
+  local expires_ms = number(redis.call('HGET', key, 'expires'))
+  local until_ms = math.min(math.max(expires_ms, lease_until_ms), 2 ^ 53)
+  redis.call('PEXPIREAT', key, string.format('%.0f', until_ms))
+end
+
 local function set_lease(id, token, until_ms)
   local key = item_key(id)
   redis.call('HDEL', key, 'token') -- first, for a server that is full
   redis.call('HSET', key, 'token', token, 'lease_until', string.format('%.0f', until_ms))
+  expire_item(key, until_ms)
   local wake_ms = number(redis.call('HGET', key, 'wake'))
   if wake_ms > 0 then redis.call('ZADD', wake_key, math.max(until_ms, wake_ms), id) end
 end
@@ -120,6 +129,7 @@ function operations.release(id, token)
   local key = item_key(id)
   if holds_lease(key, token) then
     redis.call('HDEL', key, 'token', 'lease_until')
+    expire_item(key, 0)
     local wake_ms = number(redis.call('HGET', key, 'wake'))
     if wake_ms > 0 then redis.call('ZADD', wake_key, wake_ms, id) end
   end

@@ -111,6 +111,14 @@ def test_expired(start, any_store):
         assert answer(server, name, {"success": True}).status in (404, 410)
 
 
+def test_expired_while_it_runs(start, any_store):
+    """Who resumes in time gets the result."""
+    server = start({**any_store, "SUSPEND_TTL_MS": 1000})
+    name = suspend(server, "const end = await $ext.pay.charge(Date.now()); while (Date.now() < end); return 'done'")
+    began = name["args"][0]
+    assert resume(server, name["suspensionId"], began + 1500)["returnValue"] == "done"
+
+
 # ---- A restart --------------------------------------------------------------------------------------------------------
 
 
