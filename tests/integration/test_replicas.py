@@ -277,6 +277,22 @@ def test_redis_is_dead(over_redis, redis):
     finish_order(over_redis, suspend(over_redis, ORDER, args={"n": 2})["suspensionId"], 2)
 
 
+def test_redis_hangs(over_redis, redis):
+    """It takes connections and never answers: requests wait for it for a bounded time, and only those that need it."""
+    before = suspend(over_redis, ORDER, args={"n": 1})["suspensionId"]
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        with Background(lambda: over_redis.post({"code": ONE_CALL, **RIGHTS})) as refused:
+            assert over_redis.value("return 1") == 1
+            refused.result().problem(503, "STORE_UNAVAILABLE")
+        look_up(over_redis, before).problem(503, "STORE_UNAVAILABLE")
+        assert over_redis.value("return 2") == 2
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: look_up(over_redis, before).status == 200, what="the connection")
+    finish_order(over_redis, before, 1)
+
+
 def test_redis_comes_back_empty(over_redis, redis):
     name = suspend(over_redis, ORDER, args={"n": 1})["suspensionId"]
     redis.kill()
