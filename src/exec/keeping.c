@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/number.h"
 #include "exec/result.h"
 #include "metrics/metrics.h"
 
@@ -254,19 +255,17 @@ enum nx_job_state nx__keeper_fetch(struct nx__keeper *keeper, struct nx_job *job
 
 /* ---- Waiting here ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t earliest(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
 /* On the monotonic clock. */
 static uint64_t when_due_ns(const struct nx_job *job) {
   uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = now_ms();
-  uint64_t in_ms = due_ms > now ? due_ms - now : 0;
-  return earliest(nx_clock_ns() + earliest(in_ms, UINT32_MAX) * NX_NS_PER_MS, job->_continuation->expires_ns);
+  uint64_t in_ms = nx_minus_u64(due_ms, now);
+  return nx_min_u64(nx_clock_ns() + nx_min_u64(in_ms, UINT32_MAX) * NX_NS_PER_MS, job->_continuation->expires_ns);
 }
 
 static enum nx_job_state wait_step(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   struct nx_error err;
-  uint64_t until_ns = when_due_ns(job), for_ms = (until_ns - nx_clock_ns()) / NX_NS_PER_MS;
+  uint64_t until_ns = when_due_ns(job), for_ms = nx_minus_u64(until_ns, nx_clock_ns()) / NX_NS_PER_MS;
   if (c->taken.is_leased && nx_suspensions_extend(keeper->suspensions, &c->taken, for_ms + lease_ms(keeper), &err))
     return fail(keeper, job, &err);
   job->state = NX_JOB_WAITING;
@@ -354,7 +353,7 @@ static enum nx_job_state keep_step(struct nx__keeper *keeper, struct nx_job *job
   if (nx_suspensions_store(keeper->suspensions)) {
     nx__waits_start_fetches(keeper->waits, job); /* now: what could not be kept is run again, and would make them twice */
     nx__waits_hand_over(keeper->waits, job, &job->name);
-    uint64_t in_ms = due_ms > now ? due_ms - now : 0;
+    uint64_t in_ms = nx_minus_u64(due_ms, now);
     /* One for later than its end would only take room. */
     if (wakes && due_ms < job->expires_ms) nx__waits_set_alarm(keeper->waits, &job->name, nx_clock_ns() + in_ms * NX_NS_PER_MS);
   }

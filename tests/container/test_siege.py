@@ -83,6 +83,11 @@ def test_twenty_clients_with_large_bodies_and_large_results():
     besiege("--attack", "bulk")
 
 
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_sixteen_clients_that_fill_memory_and_wait(store):
+    besiege("--attack", "hoarders", "--store", store)
+
+
 @pytest.mark.parametrize("attack", ["spin", "half-bodies", "slow-readers", "connections"])
 def test_what_holds_something(attack):
     besiege("--attack", attack, "--seconds", "4")
