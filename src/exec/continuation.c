@@ -334,7 +334,7 @@ static void load_numbers(struct nx_job *job, const struct nx_record_fixed *in) {
   };
   x->was_denied = in->flags & NX_RECORD_WAS_DENIED;
   x->began_ns = in->began_ns;
-  x->duration_ns = in->running_ns;
+  x->duration_ns = x->earlier_ns = in->running_ns;
   x->host_calls = in->host_calls;
   x->mutation_count = in->state_mutations;
   x->event_count = in->events;

@@ -13,6 +13,7 @@
 #include "exec/compile.h"
 #include "exec/continuation.h"
 #include "exec/keeping.h"
+#include "exec/report.h"
 #include "exec/waits.h"
 #include "exec/watchdog.h"
 #include "metrics/metrics.h"
@@ -402,11 +403,12 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
     return;
   }
   x->budget = &lease;
+  uint64_t before_ns = x->duration_ns;
   if (stay(exec, job, &lease, &answers)) {
     while (x->outcome == NX_OUTCOME_SUSPENDED && has_answers(exec, job, &answers))
       nx_execution_resume(x, lease.instance, (struct nx_text){answers.data, (uint32_t)answers.len});
     nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
-                      x->memory_peak_bytes, x->slow_stays ? x->duration_ns : 0);
+                      x->memory_peak_bytes, x->slow_stays ? x->duration_ns - before_ns : 0);
     unblock(exec, x);
     if (x->outcome == NX_OUTCOME_SUSPENDED) suspend(exec, job, &lease);
   }
@@ -485,14 +487,6 @@ static bool compile(struct nx_exec *exec, struct nx_job *job) {
   return compiled;
 }
 
-/* Other executions are counted with the replies to their callers. */
-static void count_own(const struct nx_job *job) {
-  const struct nx_execution *x = &job->execution;
-  const char *name = nx_job_handler_name(job);
-  unsigned label = *name ? nx_metrics_handler_label(name) : NX_METRICS_HANDLER_INLINE;
-  if (!job->refusal.code) nx_metrics_execution(label, nx_outcome_status(x->outcome), x->duration_ns);
-}
-
 enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   struct nx_execution *x = &job->execution;
   x->grant = nx_pool_grant;
@@ -503,7 +497,7 @@ enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
   if (compiled && job->kind == NX_JOB_COMPILE) nx_profile_trust(&x->handler->profile);
   unblock(exec, x);
   name_refusal(exec, job);
-  if (job->_is_own) count_own(job);
+  if (job->_is_own && !job->refusal.code) nx_job_report(job, (struct nx_text){0}); /* others with the replies to their callers */
   nx__admission_leave(&exec->admission, job);
   enum nx_job_state state = conclude(exec, job);
   if (state != NX_JOB_DONE || !job->_is_own) return state;

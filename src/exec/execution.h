@@ -59,7 +59,8 @@ struct nx_execution {
   uint32_t last_call_id;
   struct nx_execution_error error;
   uint64_t began_ns;          /* since 1970 */
-  uint64_t duration_ns;       /* inside the guest, all stays together */
+  uint64_t duration_ns;       /* inside the guest, all stays together … */
+  uint64_t earlier_ns;        /* … and those before it was last taken out of the store */
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_denied;            /* the host refused something for lack of a capability */

@@ -233,7 +233,9 @@ enum nx_http_next nx__app_submit(struct nx_request *request) {
     response->close = true;
     return NX_HTTP_DONE;
   }
+  struct nx_str trace = request->exchange->request.traceparent;
   request->job.owner = request;
+  request->job.traceparent = (struct nx_text){trace.data, (uint32_t)trace.len};
   return go_on(request, nx_exec_submit(app->exec, &request->job));
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * POST /v1/execute and POST /run/{name}: a request becomes a job, a job becomes a reply. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/json_text.h"
+#include "exec/report.h"
 #include "exec/result.h"
 #include "http/app.h"
 #include "http/json_body.h"
@@ -50,40 +50,15 @@ static bool take_entry(struct nx_request *request) {
   return true;
 }
 
-static void log_execution(const struct nx_request *request) {
-  const struct nx_execution *x = &request->job.execution;
-  if (!nx_log_enabled(NX_LOG_INFO) || !nx_log_take()) return;
-  char duration[24], memory[24];
-  snprintf(duration, sizeof duration, "%" PRIu64, x->duration_ns / 1000);
-  snprintf(memory, sizeof memory, "%" PRIu32, x->memory_peak_bytes);
-  struct nx_str trace = request->exchange->request.traceparent, id = request->exchange->request.request_id;
-  char trace_text[65], id_text[129];
-  snprintf(trace_text, sizeof trace_text, "%.*s", (int)trace.len, trace.len ? trace.data : "");
-  snprintf(id_text, sizeof id_text, "%.*s", (int)id.len, id.len ? id.data : "");
-  nx_log(NX_LOG_INFO, "execution", "executionId", x->id, "handler", request->name[0] ? request->name : "inline",
-         "status", nx_outcome_name(x->outcome), "durationUs", duration, "memoryPeakBytes", memory, "requestId", id_text,
-         "traceparent", trace_text, NULL);
-}
-
-/* One that goes on has the name of its handler, which may be gone. */
-static unsigned metrics_label(const struct nx_request *request) {
-  if (request->entry) return request->entry->metrics_label;
-  return request->name[0] ? nx_metrics_handler_label(request->name) : NX_METRICS_HANDLER_INLINE;
-}
-
 static void record(struct nx_request *request) {
-  const struct nx_job *job = &request->job;
-  const struct nx_execution *x = &job->execution;
+  struct nx_str id = request->exchange->request.request_id;
   if (request->entry) nx_entry_count_execution(request->entry);
-  nx_metrics_execution(metrics_label(request), nx_outcome_status(x->outcome), x->duration_ns);
-  if (!request->name[0]) nx_metrics_cache(job->cache_hit);
-  log_execution(request);
+  if (!request->name[0]) nx_metrics_cache(request->job.cache_hit);
+  nx_job_report(&request->job, (struct nx_text){id.data, (uint32_t)id.len});
 }
 
 static enum nx_http_next submit(struct nx_request *request,
                                 enum nx_http_next (*complete)(struct nx_request *request)) {
-  struct nx_str trace = request->exchange->request.traceparent;
-  request->job.traceparent = (struct nx_text){trace.data, (uint32_t)trace.len};
   request->job.kind = NX_JOB_EXECUTE;
   request->complete = complete;
   nx_execution_name(&request->job.execution);
