@@ -5,6 +5,7 @@ A module says with SETTINGS = {"MAX_INSTANCES": 2, ...} how its shared server is
 need a server of their own start one with the fixture `start`. Environment: NEXUS is the binary (build/nexus);
 NEXUS_TEST_SLOWNESS multiplies all deadlines, for sanitizer builds and machines that are busy.
 """
+import contextlib
 import http.client
 import json
 import os
@@ -390,11 +391,9 @@ def start(tmp_path):
         return server
 
     yield begin
-    for server in servers:
-        if server.process.poll() is None:
-            server.stop()
-        else:
-            server.check_log()
+    with contextlib.ExitStack() as ends:  # all of them, also when one fails
+        for server in servers:
+            ends.callback(server.stop if server.process.poll() is None else server.check_log)
 
 
 @pytest.fixture
