@@ -16,7 +16,7 @@ struct nx_work_queue {
   /* Synchronization: mutex. */
   struct nx_work *head, **tail;
   pthread_t threads[THREADS_MAX];
-  unsigned count, idle;
+  unsigned count, idle, waiting; /* waiting: pieces of work, also for idle ones that have yet to wake up */
   bool stops;
 };
 
@@ -33,6 +33,7 @@ static void *run(void *argument) {
       continue;
     }
     queue->head = work->_next;
+    queue->waiting--;
     if (!queue->head) queue->tail = &queue->head;
     pthread_mutex_unlock(&queue->mutex);
     work->run(work);
@@ -69,7 +70,7 @@ void nx_work_queue_destroy(struct nx_work_queue *queue) {
 
 /* Under the mutex. */
 static void add_thread(struct nx_work_queue *queue) {
-  if (queue->idle || queue->count == queue->max_threads) return;
+  if (queue->idle > queue->waiting || queue->count == queue->max_threads) return;
   if (!nx_thread_start(&queue->threads[queue->count], queue->thread_name, run, queue, NULL)) queue->count++;
 }
 
@@ -81,6 +82,7 @@ bool nx_work_queue_push(struct nx_work_queue *queue, struct nx_work *work) {
     work->_next = NULL;
     *queue->tail = work;
     queue->tail = &work->_next;
+    queue->waiting++;
     pthread_cond_signal(&queue->changed);
   }
   pthread_mutex_unlock(&queue->mutex);
