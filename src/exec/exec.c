@@ -297,9 +297,9 @@ static void go_on(struct nx_exec *exec, struct nx_job *job) {
 static void fire(void *self, struct nx__wake *wake) {
   struct nx_exec *exec = self;
   if (wake->kind == NX__WAKE_ALARM) {
-    struct nx__alarm *alarm = (struct nx__alarm *)wake;
-    nx__keeper_wake(&exec->keeper, alarm->name.data, alarm->name.len, NULL);
-    nx__alarm_free(alarm);
+    struct nx__alarm *alarm = nx__alarm_of(wake);
+    nx__keeper_wake(&exec->keeper, alarm->name, sizeof alarm->name, NULL);
+    nx__alarm_free(&exec->waits, alarm);
     return;
   }
   struct nx_job *job = ((struct nx__continuation *)wake)->job;

@@ -205,7 +205,8 @@ static enum nx_job_state look_up_step(struct nx__keeper *keeper, struct nx_job *
 }
 
 static enum nx_job_state cancel_step(struct nx__keeper *keeper, struct nx_job *job) {
-  nx_suspensions_cancel(keeper->suspensions, job->suspension.data, job->suspension.bytes, &job->refusal);
+  if (!nx_suspensions_cancel(keeper->suspensions, job->suspension.data, job->suspension.bytes, &job->refusal))
+    nx__waits_drop_alarm(keeper->waits, job->suspension.data, job->suspension.bytes);
   job->state = NX_JOB_DONE;
   return job->state;
 }
@@ -355,7 +356,10 @@ static enum nx_job_state keep_step(struct nx__keeper *keeper, struct nx_job *job
     nx__waits_hand_over(keeper->waits, job, &job->name);
     uint64_t in_ms = nx_minus_u64(due_ms, now);
     /* One for later than its end would only take room. */
-    if (wakes && due_ms < job->expires_ms) nx__waits_set_alarm(keeper->waits, &job->name, nx_clock_ns() + in_ms * NX_NS_PER_MS);
+    if (wakes && due_ms < job->expires_ms)
+      nx__waits_set_alarm(keeper->waits, &job->name, nx_clock_ns() + in_ms * NX_NS_PER_MS);
+    else
+      nx__waits_drop_alarm(keeper->waits, job->name.data, job->name.len);
   }
   job->state = NX_JOB_DONE;
   return job->state;
@@ -387,7 +391,10 @@ static int finish(struct nx__keeper *keeper, struct nx_job *job, struct nx_error
 
 static enum nx_job_state finish_step(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx_error err;
+  char name[2 * NX_SUSPENSION_ID_BYTES + 1];
   if (finish(keeper, job, &err)) return fail(keeper, job, &err);
+  nx_suspension_name(name, &job->_continuation->taken.lease.id);
+  nx__waits_drop_alarm(keeper->waits, name, sizeof name - 1);
   job->state = NX_JOB_DONE;
   return job->state;
 }

@@ -6,6 +6,12 @@
 
 #include "base/clock.h"
 #include "net/net.h"
+#include "sandbox/random.h"
+
+/* What is fired in one go; the caller looks at deadlines each millisecond. */
+#define DUE_BATCH 64u
+/* What an alarm takes, with its places in the heap and in the table. */
+#define ALARM_BYTES (sizeof(struct nx__alarm) + 4 * sizeof(void *))
 
 /* One request of `net`. Freed when it has ended, whoever still wants it. */
 struct nx__fetch {
@@ -21,18 +27,14 @@ struct nx__fetch {
 void nx__waits_init(struct nx__waits *waits) {
   pthread_mutex_init(&waits->mutex, NULL);
   atomic_store(&waits->next_ns, UINT64_MAX);
-}
-
-void nx__alarm_free(struct nx__alarm *alarm) {
-  nx_buf_deinit(&alarm->name);
-  free(alarm);
+  nx_random_bytes(waits->table_secret, sizeof waits->table_secret);
+  waits->alarms = (struct nx__table){.key_bytes = NX__ALARM_NAME_CHARS, .secret = waits->table_secret};
 }
 
 void nx__waits_deinit(struct nx__waits *waits) {
-  for (size_t i = 0; i < waits->timers.count; i++) {
-    struct nx__wake *wake = (struct nx__wake *)waits->timers.heap[i];
-    if (wake->kind == NX__WAKE_ALARM) nx__alarm_free((struct nx__alarm *)wake);
-  }
+  for (size_t i = 0; i < waits->timers.count; i++)
+    nx__alarm_free(waits, nx__alarm_of((struct nx__wake *)waits->timers.heap[i]));
+  free(waits->alarms.buckets);
   free(waits->timers.heap);
   pthread_mutex_destroy(&waits->mutex);
 }
@@ -78,13 +80,16 @@ static bool set_wake(struct nx__waits *waits, struct nx__wake *wake, enum nx__wa
 
 /* Under the mutex. */
 static void leave(struct nx__waits *waits, struct nx__wake *wake) {
-  if (wake->kind != NX__WAKE_ALARM) atomic_fetch_sub(&waits->parked, 1);
+  if (wake->kind == NX__WAKE_ALARM)
+    nx__table_remove(&waits->alarms, &nx__alarm_of(wake)->node);
+  else
+    atomic_fetch_sub(&waits->parked, 1);
   nx_timers_remove(&waits->timers, &wake->timer);
   note_next(waits);
 }
 
 uint64_t nx__waits_run_due(struct nx__waits *waits, uint64_t now_ns) {
-  while (atomic_load(&waits->next_ns) <= now_ns) {
+  for (unsigned i = 0; i < DUE_BATCH && atomic_load(&waits->next_ns) <= now_ns; i++) {
     pthread_mutex_lock(&waits->mutex);
     struct nx__wake *wake = (struct nx__wake *)nx_timers_first(&waits->timers, now_ns);
     if (wake) leave(waits, wake);
@@ -121,14 +126,60 @@ bool nx__waits_retry(struct nx__waits *waits, struct nx_job *job, uint64_t at_ns
   return set_wake(waits, &job->_continuation->wake, NX__WAKE_RETRY, at_ns);
 }
 
-bool nx__waits_set_alarm(struct nx__waits *waits, const struct nx_buf *name, uint64_t at_ns) {
+/* ---- Alarms --------------------------------------------------------------------------------------------------------- */
+
+static struct nx__alarm *make_alarm(struct nx__waits *waits, const struct nx_buf *name) {
+  if (name->len != NX__ALARM_NAME_CHARS || !nx_account_charge(waits->account, ALARM_BYTES)) return NULL;
   struct nx__alarm *alarm = calloc(1, sizeof *alarm);
+  if (alarm)
+    memcpy(alarm->name, name->data, sizeof alarm->name);
+  else
+    nx_account_release(waits->account, ALARM_BYTES);
+  return alarm;
+}
+
+void nx__alarm_free(struct nx__waits *waits, struct nx__alarm *alarm) {
+  if (!alarm) return;
+  free(alarm);
+  nx_account_release(waits->account, ALARM_BYTES);
+}
+
+/* Under the mutex. NULL: there is none. */
+static struct nx__alarm *take_alarm(struct nx__waits *waits, const char *name) {
+  struct nx__alarm *alarm = (struct nx__alarm *)nx__table_find(&waits->alarms, name);
+  if (alarm) leave(waits, &alarm->wake);
+  return alarm;
+}
+
+/* Under the mutex. Without memory the table stays as it is: it only gets slower. */
+static void fit_table(struct nx__table *table) {
+  size_t count = nx__table_suitable(table);
+  struct nx__node **buckets = count && count != table->bucket_count ? calloc(count, sizeof *buckets) : NULL;
+  if (buckets) free(nx__table_rehash(table, buckets, count));
+}
+
+bool nx__waits_set_alarm(struct nx__waits *waits, const struct nx_buf *name, uint64_t at_ns) {
+  struct nx__alarm *alarm = make_alarm(waits, name);
+  bool sooner;
   if (!alarm) return false;
-  alarm->name.account = waits->account;
-  nx_buf_add(&alarm->name, name->data, name->len);
-  if (!alarm->name.failed && set_wake(waits, &alarm->wake, NX__WAKE_ALARM, at_ns)) return true;
-  nx__alarm_free(alarm);
-  return false;
+  pthread_mutex_lock(&waits->mutex);
+  struct nx__alarm *before = take_alarm(waits, alarm->name);
+  bool done = set(waits, &alarm->wake, NX__WAKE_ALARM, at_ns, &sooner);
+  if (done) nx__table_insert(&waits->alarms, &alarm->node);
+  fit_table(&waits->alarms);
+  pthread_mutex_unlock(&waits->mutex);
+  nx__alarm_free(waits, before);
+  if (!done) nx__alarm_free(waits, alarm);
+  if (done && sooner) waits->sooner(waits->self);
+  return done;
+}
+
+void nx__waits_drop_alarm(struct nx__waits *waits, const char *name, size_t bytes) {
+  if (bytes != NX__ALARM_NAME_CHARS) return;
+  pthread_mutex_lock(&waits->mutex);
+  struct nx__alarm *alarm = take_alarm(waits, name);
+  pthread_mutex_unlock(&waits->mutex);
+  nx__alarm_free(waits, alarm);
 }
 
 /* ---- Jobs that wait ------------------------------------------------------------------------------------------------- */
