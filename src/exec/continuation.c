@@ -392,6 +392,7 @@ void nx__continuation_unload(struct nx_job *job) {
   job->execution = (struct nx_execution){.account = account};
   nx_capabilities_deinit(&c->grants);
   nx_capabilities_deinit(&c->request);
+  nx_buf_reset(&c->incoming, 0);
   nx_buf_reset(&c->taken.bytes, 0);
   nx_buf_reset(&c->source, 0);
   nx_buf_reset(&c->patch, 0);

@@ -91,7 +91,7 @@ int nx__continuation_save(const struct nx_job *job, uint64_t expires_ms, struct 
 void nx__record_texts_deinit(struct nx__record_texts *texts);
 /* And back: sets up the execution of a job whose continuation has taken one, but for the handler. */
 int nx__continuation_load(struct nx_job *job, struct nx_error *err);
-/* Undoes load, for another try. */
+/* Undoes load, for another try; what was brought is kept for it. After nx__waits_forget. */
 void nx__continuation_unload(struct nx_job *job);
 /* Once the guest's memory is restored the bytes it came from are not needed. */
 void nx__continuation_drop_patch(struct nx__continuation *continuation);

@@ -170,6 +170,7 @@ static bool may_be_tried_again(const struct nx_job *job) {
 /* Nobody else would ask again. */
 static void end_own(struct nx_exec *exec, struct nx_job *job) {
   if (may_be_tried_again(job)) {
+    nx__waits_forget(job); /* the next try makes its requests again */
     nx__continuation_unload(job);
     job->state = NX_JOB_WAITING;
     if (nx__waits_retry(&exec->waits, job, nx_clock_ns() + OWN_RETRY_NS)) return;

@@ -197,6 +197,16 @@ static void a_flush_takes_those_that_wait_for_long(void **state) {
   free_job(retried);
 }
 
+/* What came for the last try must not come twice, nor pile up with each. */
+static void another_try_begins_without_answers(void **state) {
+  struct nx_job *job = make_job();
+  const struct nx__incoming in = {1, true, "1", 1};
+  assert_true(nx__incoming_add(&job->_continuation->incoming, &in));
+  nx__continuation_unload(job);
+  assert_int_equal(job->_continuation->incoming.len, 0);
+  free_job(job);
+}
+
 /* ---- Many threads ----------------------------------------------------------------------------------------------------- */
 
 enum { THREADS = 4, JOBS = 64, STAYS = 40 };
@@ -278,6 +288,7 @@ int main(void) {
     cmocka_unit_test(an_alarm_that_is_not_paid_for_is_not_set),
     cmocka_unit_test(a_flood_is_fired_in_parts),
     cmocka_unit_test(a_flush_takes_those_that_wait_for_long),
+    cmocka_unit_test(another_try_begins_without_answers),
     cmocka_unit_test(a_crowd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
