@@ -45,7 +45,6 @@ struct nx__alarm {
   char name[NX__ALARM_NAME_CHARS];
   struct nx__wake wake;
 };
-void nx__alarm_free(struct nx__alarm *alarm);
 
 static inline struct nx__alarm *nx__alarm_of(struct nx__wake *wake) {
   return (struct nx__alarm *)((char *)wake - offsetof(struct nx__alarm, wake));
