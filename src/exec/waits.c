@@ -28,7 +28,7 @@ void nx__waits_init(struct nx__waits *waits) {
   pthread_mutex_init(&waits->mutex, NULL);
   atomic_store(&waits->next_ns, UINT64_MAX);
   nx_random_bytes(waits->table_secret, sizeof waits->table_secret);
-  waits->alarms = (struct nx__table){.key_bytes = NX__ALARM_NAME_CHARS, .secret = waits->table_secret};
+  waits->alarms = (struct nx_table){.key_bytes = NX__ALARM_NAME_CHARS, .secret = waits->table_secret};
 }
 
 void nx__waits_deinit(struct nx__waits *waits) {
@@ -81,7 +81,7 @@ static bool set_wake(struct nx__waits *waits, struct nx__wake *wake, enum nx__wa
 /* Under the mutex. */
 static void leave(struct nx__waits *waits, struct nx__wake *wake) {
   if (wake->kind == NX__WAKE_ALARM)
-    nx__table_remove(&waits->alarms, &nx__alarm_of(wake)->node);
+    nx_table_remove(&waits->alarms, &nx__alarm_of(wake)->node);
   else
     atomic_fetch_sub(&waits->parked, 1);
   nx_timers_remove(&waits->timers, &wake->timer);
@@ -146,16 +146,16 @@ void nx__alarm_free(struct nx__waits *waits, struct nx__alarm *alarm) {
 
 /* Under the mutex. NULL: there is none. */
 static struct nx__alarm *take_alarm(struct nx__waits *waits, const char *name) {
-  struct nx__alarm *alarm = (struct nx__alarm *)nx__table_find(&waits->alarms, name);
+  struct nx__alarm *alarm = (struct nx__alarm *)nx_table_find(&waits->alarms, name);
   if (alarm) leave(waits, &alarm->wake);
   return alarm;
 }
 
 /* Under the mutex. Without memory the table stays as it is: it only gets slower. */
-static void fit_table(struct nx__table *table) {
-  size_t count = nx__table_suitable(table);
-  struct nx__node **buckets = count && count != table->bucket_count ? calloc(count, sizeof *buckets) : NULL;
-  if (buckets) free(nx__table_rehash(table, buckets, count));
+static void fit_table(struct nx_table *table) {
+  size_t count = nx_table_suitable(table);
+  struct nx_node **buckets = count && count != table->bucket_count ? calloc(count, sizeof *buckets) : NULL;
+  if (buckets) free(nx_table_rehash(table, buckets, count));
 }
 
 bool nx__waits_set_alarm(struct nx__waits *waits, const struct nx_buf *name, uint64_t at_ns) {
@@ -165,7 +165,7 @@ bool nx__waits_set_alarm(struct nx__waits *waits, const struct nx_buf *name, uin
   pthread_mutex_lock(&waits->mutex);
   struct nx__alarm *before = take_alarm(waits, alarm->name);
   bool done = set(waits, &alarm->wake, NX__WAKE_ALARM, at_ns, &sooner);
-  if (done) nx__table_insert(&waits->alarms, &alarm->node);
+  if (done) nx_table_insert(&waits->alarms, &alarm->node);
   fit_table(&waits->alarms);
   pthread_mutex_unlock(&waits->mutex);
   nx__alarm_free(waits, before);

@@ -15,7 +15,7 @@
 #include <stdatomic.h>
 
 #include "exec/continuation.h"
-#include "suspend/table.h"
+#include "base/table.h"
 
 struct nx_net;
 
@@ -31,8 +31,8 @@ struct nx__waits {
   void (*sooner)(void *self); /* the watchdog must look earlier than it meant to */
   pthread_mutex_t mutex;
   struct nx_timers timers;
-  struct nx__table alarms; /* by name */
-  uint8_t table_secret[NX__TABLE_SECRET_BYTES];
+  struct nx_table alarms; /* by name */
+  uint8_t table_secret[NX_TABLE_SECRET_BYTES];
   _Atomic uint64_t next_ns;
   _Atomic unsigned parked;
 };
@@ -41,7 +41,7 @@ struct nx__waits {
 
 /* An execution in the store that goes on by itself at some time. */
 struct nx__alarm {
-  struct nx__node node; /* first, the key follows */
+  struct nx_node node; /* first, the key follows */
   char name[NX__ALARM_NAME_CHARS];
   struct nx__wake wake;
 };

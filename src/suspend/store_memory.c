@@ -85,7 +85,7 @@ static void end_state(struct nx__memory_store *store, struct nx__shard *shard, s
 /* ---- Looking, under the shard's lock ---------------------------------------------------------------------------- */
 
 static struct nx__item *find(struct nx__shard *shard, const struct nx_suspension_id *id) {
-  return (struct nx__item *)nx__table_find(&shard->items, id);
+  return (struct nx__item *)nx_table_find(&shard->items, id);
 }
 
 static bool is_leased(const struct nx__item *item, uint64_t now) { return item->lease_end_ms > now; }
@@ -141,7 +141,7 @@ static int create(struct nx_store *base, const struct nx_suspension_id *id, cons
     retire(store, made);
     return status;
   }
-  nx__table_insert(&shard->items, &made->node);
+  nx_table_insert(&shard->items, &made->node);
   nx_timers_add(&shard->expiries, &made->expiry);
   begin_state(store, shard, made);
   nx__unlock(shard);
@@ -198,7 +198,7 @@ static void replace(struct nx__memory_store *store, struct nx__shard *shard, str
                     struct nx__item *made) {
   end_state(store, shard, item);
   nx_timers_remove(&shard->expiries, &item->expiry);
-  nx__table_exchange(&shard->items, &item->node, &made->node);
+  nx_table_exchange(&shard->items, &item->node, &made->node);
   nx_timers_add(&shard->expiries, &made->expiry);
   made->lease_number = item->lease_number;
   begin_state(store, shard, made);
@@ -306,7 +306,7 @@ static struct nx__item *take_expired(struct nx__memory_store *store, struct nx__
     item = item_of_expiry(expiry);
     end_state(store, shard, item);
     nx_timers_remove(&shard->expiries, expiry);
-    nx__table_remove(&shard->items, &item->node);
+    nx_table_remove(&shard->items, &item->node);
   }
   nx__unlock(shard);
   return item;
@@ -366,8 +366,8 @@ int nx_store_open_memory(struct nx_store **out, const struct nx_store_options *o
   for (unsigned i = 0; i < NX__SHARDS; i++) {
     struct nx__shard *shard = &store->shards[i];
     pthread_mutex_init(&shard->lock, NULL);
-    shard->items = (struct nx__table){.key_bytes = NX_SUSPENSION_ID_BYTES, .secret = store->secret};
-    shard->sources = (struct nx__table){.key_bytes = NX_HASH_BYTES, .secret = store->secret};
+    shard->items = (struct nx_table){.key_bytes = NX_SUSPENSION_ID_BYTES, .secret = store->secret};
+    shard->sources = (struct nx_table){.key_bytes = NX_HASH_BYTES, .secret = store->secret};
   }
   *out = &store->as_store;
   return 0;

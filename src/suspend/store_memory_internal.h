@@ -19,13 +19,13 @@
 #include <stdatomic.h>
 
 #include "suspend/store.h"
-#include "suspend/table.h"
+#include "base/table.h"
 #include "base/timers.h"
 
 #define NX__SHARDS 128u /* a power of two */
 
 struct nx__source {
-  struct nx__node node; /* first, the key follows */
+  struct nx_node node; /* first, the key follows */
   uint8_t hash[NX_HASH_BYTES];
   struct nx_timer until; /* kept until then, whether items refer to it or not */
   uint32_t items;         /* that refer to it, and who copies it */
@@ -34,7 +34,7 @@ struct nx__source {
 };
 
 struct nx__item {
-  struct nx__node node; /* first, the key follows */
+  struct nx_node node; /* first, the key follows */
   struct nx_suspension_id id;
   struct nx_timer expiry;
   union {
@@ -54,7 +54,7 @@ struct nx__item {
 
 struct nx__shard {
   _Alignas(64) pthread_mutex_t lock;
-  struct nx__table items, sources;
+  struct nx_table items, sources;
   struct nx_timers expiries, wakes; /* of items */
   struct nx_timers untils;          /* of sources */
 };
@@ -62,7 +62,7 @@ struct nx__shard {
 struct nx__memory_store {
   struct nx_store as_store; /* first */
   struct nx_store_options options;
-  uint8_t secret[NX__TABLE_SECRET_BYTES];
+  uint8_t secret[NX_TABLE_SECRET_BYTES];
   _Atomic uint64_t charged_bytes, waiting;
   struct {
     pthread_mutex_t lock;

@@ -68,7 +68,7 @@ static bool strip(struct nx__memory_store *store, struct nx__shard *shard, struc
   nx__ended_remove(store, item);
   memcpy(bare, item, nx__item_bytes(0));
   bare->size = 0;
-  nx__table_exchange(&shard->items, &item->node, &bare->node);
+  nx_table_exchange(&shard->items, &item->node, &bare->node);
   shard->expiries.heap[bare->expiry.slot - 1] = &bare->expiry;
   size_t freed = nx__block_bytes(nx__item_bytes(item->size)) - nx__block_bytes(nx__item_bytes(0));
   free(item);
@@ -80,7 +80,7 @@ static bool strip(struct nx__memory_store *store, struct nx__shard *shard, struc
 static bool strip_by_id(struct nx__memory_store *store, const struct nx_suspension_id *id, size_t *freed_bytes) {
   struct nx__shard *shard = nx__shard_of(store, id->bytes);
   nx__lock(shard);
-  struct nx__item *item = (struct nx__item *)nx__table_find(&shard->items, id);
+  struct nx__item *item = (struct nx__item *)nx_table_find(&shard->items, id);
   bool stripped = item && item->state != NX_STORED_WAITING && item->size && strip(store, shard, item, freed_bytes);
   nx__unlock(shard);
   return stripped;
@@ -240,21 +240,21 @@ static void fit_heap(struct nx__memory_store *store, struct nx__shard *shard, st
   if (is_much_too_large) resize_heap(store, shard, timers, capacity, &refused, NULL);
 }
 
-static size_t buckets_bytes(size_t count) { return count * sizeof(struct nx__node *); }
+static size_t buckets_bytes(size_t count) { return count * sizeof(struct nx_node *); }
 
-static void fit_table(struct nx__memory_store *store, struct nx__shard *shard, struct nx__table *table) {
+static void fit_table(struct nx__memory_store *store, struct nx__shard *shard, struct nx_table *table) {
   struct nx_refusal refused;
   nx__lock(shard);
-  size_t unused_count = nx__table_suitable(table);
+  size_t unused_count = nx_table_suitable(table);
   bool fits = unused_count == table->bucket_count;
   nx__unlock(shard);
   void *unused;
   if (fits || nx__block_create(store, buckets_bytes(unused_count), &unused, &refused, NULL)) return;
   if (unused) memset(unused, 0, buckets_bytes(unused_count));
   nx__lock(shard);
-  if (nx__table_suitable(table) == unused_count && table->bucket_count != unused_count) {
+  if (nx_table_suitable(table) == unused_count && table->bucket_count != unused_count) {
     size_t old_count = table->bucket_count;
-    unused = nx__table_rehash(table, unused, unused_count);
+    unused = nx_table_rehash(table, unused, unused_count);
     unused_count = old_count;
   }
   nx__unlock(shard);

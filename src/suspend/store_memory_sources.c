@@ -10,13 +10,13 @@
 static size_t source_bytes(size_t size) { return sizeof(struct nx__source) + size; }
 
 static struct nx__source *find(struct nx__shard *shard, const uint8_t *hash) {
-  return (struct nx__source *)nx__table_find(&shard->sources, hash);
+  return (struct nx__source *)nx_table_find(&shard->sources, hash);
 }
 
 /* Under the lock: takes it out of the table when nothing keeps it any more; the caller then frees it. */
 static bool take_unused(struct nx__shard *shard, struct nx__source *source) {
   if (source->items || source->until.slot) return false;
-  nx__table_remove(&shard->sources, &source->node);
+  nx_table_remove(&shard->sources, &source->node);
   return true;
 }
 
@@ -86,7 +86,7 @@ static int insert(struct nx__memory_store *store, struct nx__source *made, uint6
   if (status) return status;
   struct nx__source *source = find(shard, made->hash);
   *inserted = !source;
-  if (!source) nx__table_insert(&shard->sources, &made->node);
+  if (!source) nx_table_insert(&shard->sources, &made->node);
   keep_until(shard, source ? source : made, until_ms);
   nx__unlock(shard);
   nx__shard_fit(store, shard);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "suspend/table.h"
+#include "base/table.h"
 #include "base/timers.h"
 
 enum { THINGS = 300, STEPS = 20000 };
@@ -67,39 +67,39 @@ static void timers_come_in_order(void **state) {
 /* ---- Table ------------------------------------------------------------------------------------------------------ */
 
 struct thing {
-  struct nx__node node;
+  struct nx_node node;
   uint32_t key;
   bool is_in;
 };
 
 /* As its owner does, after each change. */
-static void fit(struct nx__table *table) {
-  size_t count = nx__table_suitable(table);
+static void fit(struct nx_table *table) {
+  size_t count = nx_table_suitable(table);
   if (count == table->bucket_count) return;
-  struct nx__node **buckets = count ? calloc(count, sizeof *buckets) : NULL;
+  struct nx_node **buckets = count ? calloc(count, sizeof *buckets) : NULL;
   assert_true(buckets || !count);
-  free(nx__table_rehash(table, buckets, count));
+  free(nx_table_rehash(table, buckets, count));
 }
 
-static void change(struct nx__table *table, struct thing *thing) {
+static void change(struct nx_table *table, struct thing *thing) {
   if (thing->is_in)
-    nx__table_remove(table, &thing->node);
+    nx_table_remove(table, &thing->node);
   else
-    nx__table_insert(table, &thing->node);
+    nx_table_insert(table, &thing->node);
   thing->is_in = !thing->is_in;
 }
 
 static void what_is_in_is_found(void **state) {
-  static const uint8_t secret[NX__TABLE_SECRET_BYTES] = "not that secret";
+  static const uint8_t secret[NX_TABLE_SECRET_BYTES] = "not that secret";
   static struct thing things[THINGS];
-  struct nx__table table = {.key_bytes = sizeof things->key, .secret = secret};
+  struct nx_table table = {.key_bytes = sizeof things->key, .secret = secret};
   unsigned seed = 2;
   for (uint32_t i = 0; i < THINGS; i++) things[i].key = i;
   for (int step = 0; step < STEPS; step++) {
     change(&table, &things[rand_r(&seed) % THINGS]);
     if (step > 1000 && rand_r(&seed) % 2) fit(&table); /* it works with any number of buckets, with none as well */
     const struct thing *asked = &things[rand_r(&seed) % THINGS];
-    assert_ptr_equal(nx__table_find(&table, &asked->key), asked->is_in ? &asked->node : NULL);
+    assert_ptr_equal(nx_table_find(&table, &asked->key), asked->is_in ? &asked->node : NULL);
   }
   for (int i = 0; i < THINGS; i++) {
     if (things[i].is_in) change(&table, &things[i]);
@@ -111,14 +111,14 @@ static void what_is_in_is_found(void **state) {
 }
 
 static void another_node_takes_the_place(void **state) {
-  static const uint8_t secret[NX__TABLE_SECRET_BYTES];
+  static const uint8_t secret[NX_TABLE_SECRET_BYTES];
   struct thing one = {.key = 1}, other = {.key = 2}, new = {.key = 1};
-  struct nx__table table = {.key_bytes = sizeof one.key, .secret = secret};
-  nx__table_insert(&table, &one.node);
-  nx__table_insert(&table, &other.node);
-  nx__table_exchange(&table, &one.node, &new.node);
-  assert_ptr_equal(nx__table_find(&table, &one.key), &new.node);
-  assert_ptr_equal(nx__table_find(&table, &other.key), &other.node);
+  struct nx_table table = {.key_bytes = sizeof one.key, .secret = secret};
+  nx_table_insert(&table, &one.node);
+  nx_table_insert(&table, &other.node);
+  nx_table_exchange(&table, &one.node, &new.node);
+  assert_ptr_equal(nx_table_find(&table, &one.key), &new.node);
+  assert_ptr_equal(nx_table_find(&table, &other.key), &other.node);
   assert_int_equal(table.count, 2);
 }
 
