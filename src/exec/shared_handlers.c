@@ -18,8 +18,7 @@ struct nx_shared {
   struct nx_registry *registry;
   pthread_mutex_t mutex;
   /* Written under the mutex. */
-  _Atomic uint64_t version;     /* of the store, as the registry has it */
-  _Atomic bool has_version;
+  _Atomic uint64_t version;     /* of the store, as the registry has it; 0: it must be read */
   _Atomic bool is_complete;
   _Atomic uint64_t retry_at_ns; /* the store has failed, and is left alone until then; 0: it has not */
   /* Synchronization: mutex. */
@@ -169,7 +168,8 @@ static int read_all(struct nx_shared *shared, struct nx_error *err) {
 /* ---- Following ---------------------------------------------------------------------------------------------------------- */
 
 static bool differs(const struct nx_shared *shared) {
-  return !shared->has_version || shared->version != shared->store->ops->handlers_version(shared->store);
+  uint64_t version = shared->store->ops->handlers_version(shared->store);
+  return !version || version != shared->version;
 }
 
 static bool rests(const struct nx_shared *shared) {
@@ -206,7 +206,7 @@ static int sync_now(struct nx_shared *shared, struct nx_error *err) {
     return status;
   }
   shared->version = version;
-  shared->has_version = shared->is_complete = true;
+  shared->is_complete = true;
   shared->retry_at_ns = 0;
   return 0;
 }
@@ -226,7 +226,7 @@ int nx_shared_sync(struct nx_shared *shared, struct nx_error *err) {
 
 static void forget_version(struct nx_shared *shared) {
   pthread_mutex_lock(&shared->mutex);
-  shared->has_version = false;
+  shared->version = 0;
   pthread_mutex_unlock(&shared->mutex);
 }
 

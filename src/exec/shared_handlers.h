@@ -3,8 +3,8 @@
  * Handlers that were set by PUT, over replicas: the registry of this process follows the store (suspend/store.h), which
  * has for each name a version, the hash of the source, and the grants. What changes here changes there first.
  *
- * Following costs a question for the store's version per request. When that is another one the names are listed, and
- * those with another version are read; a source only when its handler is first executed here (exec/exec.h).
+ * Following costs a question for the store's version per request. When that is another one, or cannot be told, the names
+ * are listed, and those with another version are read; a source only when its handler is first executed here (exec/exec.h).
  *
  * A handler from HANDLERS_DIR hides one of the store, and cannot be changed through the API meanwhile: files are what an
  * operator deploys, and all replicas have the same. When the file goes the handler of the store is there again.

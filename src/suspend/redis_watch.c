@@ -19,10 +19,14 @@ struct nx__redis_watch {
   const char *channel;
   pthread_t thread;
   int stop_fd;              /* eventfd: readable when the thread shall end */
-  _Atomic uint64_t version; /* Synchronization: sequentially consistent; raised before the change is acknowledged */
+  /* Synchronization: sequentially consistent. Raised before the change is acknowledged. */
+  _Atomic uint64_t version;
+  _Atomic bool is_subscribed;
 };
 
-uint64_t nx__redis_watch_version(const struct nx__redis_watch *watch) { return atomic_load(&watch->version); }
+uint64_t nx__redis_watch_version(const struct nx__redis_watch *watch) {
+  return atomic_load(&watch->is_subscribed) ? atomic_load(&watch->version) : 0;
+}
 
 void nx__redis_watch_raise(struct nx__redis_watch *watch) { atomic_fetch_add(&watch->version, 1); }
 
@@ -72,6 +76,7 @@ static void hear(struct nx__redis_watch *watch, const redisReply *message) {
   bool subscribed = is_text(message->element[0], "subscribe");
   bool changed = is_text(message->element[0], "message") && is_token(message->element[2]);
   if (subscribed || changed) nx__redis_watch_raise(watch);
+  if (subscribed) atomic_store(&watch->is_subscribed, true);
   if (changed) acknowledge(watch, message->element[2]);
 }
 
@@ -111,6 +116,7 @@ static void *run(void *argument) {
     redisContext *context = nx__redis_connect(nx__redis_link_address(watch->link), NULL);
     if (context) {
       stop = listen_to(watch, context);
+      atomic_store(&watch->is_subscribed, false);
       redisFree(context);
     }
     if (!stop) stop = wait_for_event(watch, -1, RECONNECT_MS) == EVENT_STOP;

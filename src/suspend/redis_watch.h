@@ -2,7 +2,7 @@
  *
  * Internal to suspend/: a thread that hears when a handler has changed, at whatever replica, and keeps the number that
  * changes with it. It says that it has heard ("hear" in store_redis.lua) once the number has changed, so that whoever
- * made the change may wait for it. What it may have missed while it was not connected counts as a change.
+ * made the change may wait for it. While it is not connected the number is 0, and then another one than before.
  *
  * Ownership: the caller owns the watch; it borrows link and channel.
  * Threads:   any for version and raise; its own thread subscribes. */

@@ -142,7 +142,7 @@ struct nx_store_ops {
   int (*remove_handler)(struct nx_store *store, const char *name, uint64_t expected, struct nx_error *err);
   int (*list_handlers)(struct nx_store *store, nx_visit_handler_fn *visit, void *self, struct nx_error *err);
   /* A number that changes when any handler has changed, by whatever replica; cheap enough to ask before each request
-   * (no network, at most one system call). */
+   * (no network, at most one system call). 0: changes are not seen at the moment, and anything may have changed. */
   uint64_t (*handlers_version)(struct nx_store *store);
 
   void (*read_stats)(struct nx_store *store, struct nx_store_stats *out);

@@ -162,6 +162,20 @@ static void only_what_has_changed_is_read(void **state) {
   assert_int_equal(gets, 21);
 }
 
+static uint64_t no_version(struct nx_store *store) { return 0; }
+
+static void a_store_that_sees_no_changes_is_read_each_time(void **state) {
+  (void)state;
+  ops.handlers_version = no_version;
+  for (unsigned i = 1; i <= 3; i++) {
+    assert_true(nx_shared_is_stale(b.shared));
+    sync_up(&b);
+    assert_int_equal(lists, i);
+  }
+  put(&b, "h", "return 1");
+  assert_has(&b, "h", "return 1", 0);
+}
+
 static void what_is_compiled_here_is_used(void **state) {
   (void)state;
   struct nx_handler *handler = nx_registry_keep(b.registry, make_handler("return 1"));
@@ -349,6 +363,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     TEST(what_one_puts_the_other_has),
     TEST(only_what_has_changed_is_read),
+    TEST(a_store_that_sees_no_changes_is_read_each_time),
     TEST(what_is_compiled_here_is_used),
     TEST(the_source_comes_from_the_store),
     TEST(a_damaged_one_does_not_hide_the_others),
