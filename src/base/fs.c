@@ -91,10 +91,20 @@ static int create_temp(int dirfd, char name[NX_FS_TEMP_BYTES]) {
   return openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
+/* A file of less stays in the page cache: it may be read again soon, and takes little. */
+#define FORGET_LEAST_BYTES (1u << 20)
+
+void nx_fs_forget(int fd, size_t bytes) {
+  if (bytes >= FORGET_LEAST_BYTES) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 static int write_parts(int fd, const struct iovec *parts, size_t count) {
-  for (size_t i = 0; i < count; i++)
+  size_t bytes = 0;
+  for (size_t i = 0; i < count; bytes += parts[i++].iov_len)
     if (write_all(fd, parts[i].iov_base, parts[i].iov_len)) return -1;
-  return fsync(fd);
+  if (fsync(fd)) return -1;
+  nx_fs_forget(fd, bytes); /* only clean pages can be dropped */
+  return 0;
 }
 
 int nx_fs_write_temp(int dirfd, const struct iovec *parts, size_t count, char temp[NX_FS_TEMP_BYTES],

@@ -41,6 +41,10 @@ int nx_fs_read_file_at(int dirfd, const char *path, unsigned flags, size_t max_b
  * If only the last fsync fails the new file is in place, but may be gone after a power failure. */
 int nx_fs_write_atomic(int dirfd, const char *name, const void *data, size_t len, struct nx_error *err);
 
+/* A large file that was just written or read as a whole leaves the page cache, which counts against the container's limit:
+ * while it is full of such pages, whoever allocates must wait for the kernel to drop them. */
+void nx_fs_forget(int fd, size_t bytes);
+
 /* The two halves of it, for who must look at something in between. The first writes the parts one after the other and
  * fills in the name of the temporary file, which on success is the caller's to publish or to unlink. */
 #define NX_FS_TEMP_BYTES (sizeof NX_FS_TEMP_PREFIX + 16)

@@ -205,6 +205,7 @@ int nx__kept_read_body(const struct nx__kept *kept, struct nx_buf *out, struct n
   if (!room) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for %zu bytes from the store", bytes);
   ssize_t n = read_at(kept->fd, room, bytes, sizeof kept->header);
   if (n < 0) return nx__store_unavailable_errno(err, "read from the store");
+  nx_fs_forget(kept->fd, bytes);
   crypto_generichash(hash, sizeof hash, (const uint8_t *)room, (size_t)n, NULL, 0);
   if (sodium_memcmp(hash, kept->header.body_hash, sizeof hash))
     return nx_error_set(err, NX_ERR_INVALID, "what the store kept is damaged");

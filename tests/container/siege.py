@@ -193,7 +193,8 @@ def sampler(stop, group):
     host_before = host_socket_bytes()
     while not stop.wait(SAMPLE_EVERY_S):
         usage, sockets = group.usage(), group.sockets()
-        now = {"over": usage + sockets - group.current_limit(), "usage": usage, "sockets": sockets, "total": usage + sockets, "working_set": usage - group.inactive_file(),
+        working_set = usage - group.inactive_file()
+        now = {"over": working_set + sockets - group.current_limit(), "usage": usage, "sockets": sockets, "total": usage + sockets, "working_set": working_set,
                "shmem": group.shmem(), "host_sockets": host_socket_bytes() - host_before, "under_oom": group.under_oom(), "oom_kills": group.oom_kills()}
         for name, value in now.items():
             peaks[name] = max(peaks.get(name, value), value)
