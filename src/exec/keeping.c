@@ -256,17 +256,16 @@ enum nx_job_state nx__keeper_fetch(struct nx__keeper *keeper, struct nx_job *job
 
 /* ---- Waiting here ------------------------------------------------------------------------------------------------------- */
 
-/* On the monotonic clock. */
-static uint64_t when_due_ns(const struct nx_job *job) {
-  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = now_ms();
-  uint64_t in_ms = nx_minus_u64(due_ms, now);
-  return nx_min_u64(nx_clock_ns() + nx_min_u64(in_ms, UINT32_MAX) * NX_NS_PER_MS, job->_continuation->expires_ns);
+static uint64_t when_due_ns(const struct nx_job *job, uint64_t now_ns) {
+  uint64_t in_ms = nx_minus_u64(nx_calls_due_ms(&job->execution.calls), now_ms());
+  return nx_min_u64(now_ns + nx_min_u64(in_ms, UINT32_MAX) * NX_NS_PER_MS, job->_continuation->expires_ns);
 }
 
 static enum nx_job_state wait_step(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   struct nx_error err;
-  uint64_t until_ns = when_due_ns(job), for_ms = nx_minus_u64(until_ns, nx_clock_ns()) / NX_NS_PER_MS;
+  uint64_t now_ns = nx_clock_ns(), until_ns = when_due_ns(job, now_ns);
+  uint64_t for_ms = nx_minus_u64(until_ns, now_ns) / NX_NS_PER_MS; /* it may be due, or expired, since it began to wait */
   if (c->taken.is_leased && nx_suspensions_extend(keeper->suspensions, &c->taken, for_ms + lease_ms(keeper), &err))
     return fail(keeper, job, &err);
   job->state = NX_JOB_WAITING;
