@@ -354,6 +354,7 @@ static void drain(struct serve *serve) {
 /* Executions that outlive the grace are inside a guest, or wait for those that are: there is nothing left to wait for, and
  * the end of the process takes them. */
 static void stop(struct serve *serve) {
+  nx_exec_retire(serve->app.exec); /* timers and responses of suspended executions may still come */
   if (!idle(serve)) _exit(NX_EXIT_OK);
   nx_directory_destroy(serve->directory);
   if (serve->admin) nx_http_server_destroy(serve->admin);

@@ -109,10 +109,13 @@ int nx_exec_start(struct nx_exec *exec, const struct nx_exec_hooks *hooks, struc
   return nx_watchdog_create(&exec->watchdog, &work, err);
 }
 
+void nx_exec_retire(struct nx_exec *exec) { nx__keeper_retire(&exec->keeper); }
+
 void nx_exec_destroy(struct nx_exec *exec) {
   if (!exec) return;
+  nx_exec_retire(exec);
+  nx_watchdog_destroy(exec->watchdog); /* first: it gives the keeper work */
   nx__keeper_deinit(&exec->keeper);
-  nx_watchdog_destroy(exec->watchdog);
   nx__waits_deinit(&exec->waits);
   pthread_mutex_destroy(&exec->ready_mutex);
   nx_cache_writer_destroy(exec->compiler.writer);

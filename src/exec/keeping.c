@@ -431,10 +431,19 @@ static struct nx_job *make_job(struct nx__keeper *keeper, const char *name, size
 }
 
 /* Without memory nothing is lost: the sweep finds it again when it is due. */
-void nx__keeper_wake(struct nx__keeper *keeper, const char *name, size_t bytes, const struct nx__incoming *answer) {
+static void wake(struct nx__keeper *keeper, const char *name, size_t bytes, const struct nx__incoming *answer) {
   struct nx_job *job = make_job(keeper, name, bytes, answer);
   if (job && !is_mine_no_more(nx__keeper_begin(keeper, job))) keeper->ready(keeper->self, job);
 }
+
+/* Busy first: who retires the keeper and then finds it idle knows that nothing comes any more. */
+void nx__keeper_wake(struct nx__keeper *keeper, const char *name, size_t bytes, const struct nx__incoming *answer) {
+  atomic_fetch_add(&keeper->busy, 1);
+  if (!atomic_load(&keeper->retired)) wake(keeper, name, bytes, answer);
+  atomic_fetch_sub(&keeper->busy, 1);
+}
+
+void nx__keeper_retire(struct nx__keeper *keeper) { atomic_store(&keeper->retired, true); }
 
 static void sweep(struct nx__keeper *keeper) {
   struct nx_store *store = nx_suspensions_store(keeper->suspensions);

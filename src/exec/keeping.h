@@ -31,6 +31,7 @@ struct nx__keeper {
   /* A job that was WAITING can go on: ADMITTED, REFUSED or DONE. */
   void (*ready)(void *self, struct nx_job *job);
   _Atomic unsigned busy;              /* steps under way */
+  _Atomic bool retired;               /* nothing goes on by itself any more */
   struct nx_work sweep;
   _Atomic bool sweeps;
 };
@@ -49,6 +50,8 @@ enum nx_job_state nx__keeper_give_up(struct nx__keeper *keeper, struct nx_job *j
 
 /* An execution in the store goes on by itself, with `answer` or because something is due. */
 void nx__keeper_wake(struct nx__keeper *keeper, const char *name, size_t bytes, const struct nx__incoming *answer);
+/* From here on that does nothing. */
+void nx__keeper_retire(struct nx__keeper *keeper);
 /* Those in the store that should have gone on by now, and are nobody's: of processes that have ended. Deletes what has
  * expired. Once a second. */
 void nx__keeper_sweep(struct nx__keeper *keeper);

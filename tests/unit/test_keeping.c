@@ -27,11 +27,19 @@ static unsigned ready_count;
 
 static struct nx_store_ops ops; /* of the store, with changes */
 static uint64_t extended_ms;
+static unsigned leases;
 
 static int note_extend(struct nx_store *store, struct nx_store_lease *lease, uint64_t lease_ms, struct nx_error *err) {
   (void)store, (void)lease, (void)err;
   extended_ms = lease_ms;
   return 0;
+}
+
+static int note_lease(struct nx_store *store, const struct nx_suspension_id *id, uint64_t lease_ms, struct nx_stored *out,
+                      struct nx_store_lease *lease, struct nx_error *err) {
+  (void)store, (void)id, (void)lease_ms, (void)out, (void)lease;
+  leases++;
+  return nx_error_set(err, NX_ERR_NOT_FOUND, "there is none");
 }
 
 static void note_ready(void *self, struct nx_job *job) {
@@ -54,10 +62,11 @@ static int set_up(void **state) {
   struct nx_store *store = nx_suspensions_store(keeper.suspensions);
   ops = *store->ops;
   ops.extend = note_extend;
+  ops.lease = note_lease;
   store->ops = &ops;
   waits = (struct nx__waits){.fire = ignore_fired, .sooner = ignore_sooner};
   nx__waits_init(&waits);
-  ready_count = 0;
+  ready_count = leases = 0;
   return nx__keeper_init(&keeper, NULL);
 }
 
@@ -82,9 +91,21 @@ static void a_wait_that_is_over_needs_no_long_lease(void **state) {
   assert_in_range(extended_ms, 1, 10 * config.suspend_ttl_ms);
 }
 
+static void a_retired_one_wakes_nobody(void **state) {
+  static const char name[] = "0123456789abcdef0123456789abcdef";
+  nx__keeper_wake(&keeper, name, sizeof name - 1, NULL);
+  assert_int_equal(leases, 1);
+  assert_int_equal(ready_count, 1);
+  nx__keeper_retire(&keeper);
+  nx__keeper_wake(&keeper, name, sizeof name - 1, NULL);
+  assert_int_equal(leases, 1);
+  assert_int_equal(ready_count, 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(a_wait_that_is_over_needs_no_long_lease, set_up, tear_down),
+    cmocka_unit_test_setup_teardown(a_retired_one_wakes_nobody, set_up, tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
