@@ -117,9 +117,9 @@ static int open_directory(struct serve *serve, struct nx_error *err) {
 /* ---- Handlers of the store ------------------------------------------------------------------------------------------------ */
 
 static int create_shared(struct serve *serve, struct nx_error *err) {
-  struct nx_store *store = nx_suspensions_store(serve->app.suspensions);
-  if (!store || !store->ops->shares_handlers) return 0;
-  return nx_shared_create(&serve->app.shared, store, serve->app.registry, err);
+  struct nx_suspensions *suspensions = serve->app.suspensions;
+  if (!nx_suspensions_share_handlers(suspensions)) return 0;
+  return nx_shared_create(&serve->app.shared, nx_suspensions_handlers(suspensions), serve->app.registry, err);
 }
 
 /* After those from files, which count more. A failure is logged; requests try again. */

@@ -431,7 +431,7 @@ static void name_refusal(struct nx_exec *exec, struct nx_job *job) {
 /* It must be in the store to get an answer that comes there, and nobody could put that in while this job has the lease. */
 static bool is_answered_in_store(const struct nx_exec *exec, const struct nx_job *job) {
   struct nx_call call;
-  if (job->kind != NX_JOB_RESUME || !nx_suspensions_store(exec->keeper.suspensions)) return false;
+  if (job->kind != NX_JOB_RESUME || nx_suspensions_are_sealed(exec->keeper.suspensions)) return false;
   for (size_t at = 0; nx_calls_next(&job->execution.calls, &at, &call) && call.id <= job->_continuation->stored_to;)
     if (call.kind == NX_CALL_NET) return true;
   return false;

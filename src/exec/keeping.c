@@ -236,10 +236,9 @@ enum nx_job_state nx__keeper_begin(struct nx__keeper *keeper, struct nx_job *job
 /* ---- Handlers of the store that are not compiled here --------------------------------------------------------------------- */
 
 static int fetch(struct nx__keeper *keeper, struct nx_job *job, struct nx_error *err) {
-  struct nx_store *store = nx_suspensions_store(keeper->suspensions);
-  int status = store->ops->load_source(store, job->entry->source_hash, &job->_continuation->source, err);
-  if (status == -NX_ERR_NOT_FOUND) /* it was replaced or removed a moment ago */
-    return nx_error_set(err, NX_ERR_UNAVAILABLE, "the store has the source of this handler no more; try again");
+  struct nx_kept_handlers *handlers = nx_suspensions_handlers(keeper->suspensions);
+  const struct nx_entry *entry = job->entry;
+  int status = nx_kept_load_source_of(handlers, entry->name, entry->source_hash, &job->_continuation->source, err);
   return status ? status : use_source(job, job->entry->source_hash, err);
 }
 
@@ -350,7 +349,7 @@ static enum nx_job_state keep_step(struct nx__keeper *keeper, struct nx_job *job
   if (keep(keeper, job, wakes ? due_ms : 0, &err)) return keep_failed(keeper, job, &err);
   nx_metrics_suspension();
   nx_buf_deinit(&c->patch);
-  if (nx_suspensions_store(keeper->suspensions)) {
+  if (!nx_suspensions_are_sealed(keeper->suspensions)) {
     nx__waits_start_fetches(keeper->waits, job); /* now: what could not be kept is run again, and would make them twice */
     nx__waits_hand_over(keeper->waits, job, &job->name);
     uint64_t in_ms = nx_minus_u64(due_ms, now);
@@ -446,15 +445,14 @@ void nx__keeper_wake(struct nx__keeper *keeper, const char *name, size_t bytes, 
 void nx__keeper_retire(struct nx__keeper *keeper) { atomic_store(&keeper->retired, true); }
 
 static void sweep(struct nx__keeper *keeper) {
-  struct nx_store *store = nx_suspensions_store(keeper->suspensions);
   struct nx_suspension_id ids[DUE_BATCH];
-  size_t count = store->ops->due(store, now_ms(), ids, DUE_BATCH);
+  size_t count = nx_suspensions_due(keeper->suspensions, now_ms(), ids, DUE_BATCH);
   for (size_t i = 0; i < count; i++) {
     char name[2 * NX_SUSPENSION_ID_BYTES + 1];
     nx_suspension_name(name, &ids[i]);
     nx__keeper_wake(keeper, name, sizeof name - 1, NULL);
   }
-  store->ops->sweep(store, now_ms());
+  nx_suspensions_sweep(keeper->suspensions, now_ms());
 }
 
 static void run_sweep(struct nx_work *work) {
@@ -464,7 +462,7 @@ static void run_sweep(struct nx_work *work) {
 }
 
 void nx__keeper_sweep(struct nx__keeper *keeper) {
-  if (!keeper->suspensions || !nx_suspensions_store(keeper->suspensions)) return;
+  if (!keeper->suspensions || nx_suspensions_are_sealed(keeper->suspensions)) return;
   if (!keeper->queue) {
     sweep(keeper);
     return;

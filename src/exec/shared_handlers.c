@@ -14,7 +14,7 @@
 #define TRIES_MAX 64
 
 struct nx_shared {
-  struct nx_store *store;
+  struct nx_kept_handlers *kept;
   struct nx_registry *registry;
   pthread_mutex_t mutex;
   /* Written under the mutex. */
@@ -61,7 +61,7 @@ static int compare_names(const void *a, const void *b) {
 }
 
 static int list(struct nx_shared *shared, struct listing *out, struct nx_error *err) {
-  int status = shared->store->ops->list_handlers(shared->store, add_name, out, err);
+  int status = nx_kept_list(shared->kept, add_name, out, err);
   if (!status && out->failed) status = nx_error_set(err, NX_ERR_NO_MEMORY, "no memory to list the handlers of the store");
   if (!status && out->count) qsort(out->names, out->count, sizeof *out->names, compare_names);
   return status;
@@ -75,14 +75,19 @@ static bool is_listed(const struct listing *listing, const char *name) {
 
 /* ---- Into the registry ---------------------------------------------------------------------------------------------------- */
 
-static int read_grants(const struct nx_stored_handler *stored, struct nx_grants **out, struct nx_error *err) {
+static int read_grants(const char *name, const struct nx_kept_handler *stored, struct nx_grants **out,
+                       struct nx_error *err) {
   *out = NULL;
-  return stored->grants.len ? nx_grants_parse(out, stored->grants.data, stored->grants.len, err) : 0;
+  int status = stored->grants.len ? nx_grants_parse(out, stored->grants.data, stored->grants.len, err) : 0;
+  if (status == -NX_ERR_INVALID)
+    nx_log(NX_LOG_WARN, "a handler of the store is not used: its grants are not understood", "handler", name, "reason",
+           err->text, NULL);
+  return status;
 }
 
 /* NX_ERR_PRECONDITION when `before` is not what is registered any more. */
 static int enter(struct nx_shared *shared, const char *name, const struct nx_entry *before,
-                 const struct nx_stored_handler *stored, struct nx_error *err) {
+                 const struct nx_kept_handler *stored, struct nx_error *err) {
   struct nx_registration what = {
     .name = name,
     .source_hash = stored->source_hash,
@@ -91,7 +96,7 @@ static int enter(struct nx_shared *shared, const char *name, const struct nx_ent
     .set_grants = true,
     .condition = {.is_compared = true, .entry = before},
   };
-  int status = read_grants(stored, &what.grants, err);
+  int status = read_grants(name, stored, &what.grants, err);
   if (status) return status;
   what.handler = nx_registry_find(shared->registry, stored->source_hash);
   status = nx_registry_put(shared->registry, &what, NULL, err);
@@ -102,17 +107,20 @@ static int enter(struct nx_shared *shared, const char *name, const struct nx_ent
 
 static int read_handler(struct nx_shared *shared, const char *name, const struct nx_entry *before,
                         struct nx_error *err) {
-  struct nx_stored_handler stored = {0};
-  int status = shared->store->ops->get_handler(shared->store, name, &stored, err);
+  struct nx_kept_handler stored = {0};
+  int status = nx_kept_get(shared->kept, name, &stored, err);
   if (!status) status = enter(shared, name, before, &stored, err);
   nx_buf_deinit(&stored.grants);
   return status;
 }
 
-/* One that is damaged, or that there is no room for, must not keep the others from being read. What was here before is
- * still good then. */
-static bool is_of_one_handler(int status) {
-  return status == -NX_ERR_INVALID || status == -NX_ERR_TOO_LARGE || status == -NX_ERR_CONFLICT;
+/* One that there is no room for must not keep the others from being read. What was here before is still good then. */
+static bool is_of_one_handler(int status) { return status == -NX_ERR_TOO_LARGE || status == -NX_ERR_CONFLICT; }
+
+/* One that is damaged or forged is as if it were not there, for all replicas: also for those that knew it before. */
+static void remove_refused(struct nx_shared *shared, const char *name) {
+  const struct nx_condition is_shared = {.origin = NX_ORIGIN_STORE};
+  nx_registry_remove(shared->registry, name, &is_shared, NULL);
 }
 
 static int update(struct nx_shared *shared, const struct listed *listed, struct nx_error *err) {
@@ -126,6 +134,8 @@ static int update(struct nx_shared *shared, const struct listed *listed, struct 
     nx_entry_release(before);
   } while (status == -NX_ERR_PRECONDITION); /* a file came or went */
   if (status == -NX_ERR_NOT_FOUND) return 0; /* it went: the version will tell */
+  if (status == -NX_ERR_INVALID) remove_refused(shared, listed->name);
+  if (status == -NX_ERR_INVALID) return 0;
   if (!is_of_one_handler(status)) return status;
   nx_log(NX_LOG_WARN, "a handler of the store cannot be used", "handler", listed->name, "reason", err->text, NULL);
   return 0;
@@ -165,10 +175,27 @@ static int read_all(struct nx_shared *shared, struct nx_error *err) {
   return status;
 }
 
+/* ---- A change of keys ---------------------------------------------------------------------------------------------------- */
+
+/* Once in the life of a process, and not as soon as one is seen: while a change of keys goes over the replicas some seal
+ * with the one and some with the other, and would never stop. The last one that is started then brings all to the new
+ * key. */
+static int reseal_all(struct nx_shared *shared, struct nx_error *err) {
+  struct listing listing = {0};
+  struct nx_error why;
+  int status = list(shared, &listing, err);
+  for (size_t i = 0; !status && i < listing.count; i++)
+    if (nx_kept_reseal(shared->kept, listing.names[i].name, &why))
+      nx_log(NX_LOG_WARN, "a handler could not be sealed with SUSPEND_KEY: PUT it again before SUSPEND_KEY_PREVIOUS is "
+             "dropped", "handler", listing.names[i].name, "reason", why.text, NULL);
+  free(listing.names);
+  return status;
+}
+
 /* ---- Following ---------------------------------------------------------------------------------------------------------- */
 
 static bool differs(const struct nx_shared *shared) {
-  uint64_t version = shared->store->ops->handlers_version(shared->store);
+  uint64_t version = nx_kept_version(shared->kept);
   return !version || version != shared->version;
 }
 
@@ -198,8 +225,9 @@ static void note_failure(struct nx_shared *shared, const struct nx_error *err) {
 static int sync_now(struct nx_shared *shared, struct nx_error *err) {
   struct nx_error failure;
   begin_try(shared);
-  uint64_t version = shared->store->ops->handlers_version(shared->store);
-  int status = read_all(shared, &failure);
+  int status = !shared->is_complete && nx_kept_may_need_reseal(shared->kept) ? reseal_all(shared, &failure) : 0;
+  uint64_t version = nx_kept_version(shared->kept);
+  if (!status) status = read_all(shared, &failure);
   if (status) {
     note_failure(shared, &failure);
     if (err) *err = failure;
@@ -252,7 +280,7 @@ static int check_change(struct nx_shared *shared, const struct nx_shared_change 
 }
 
 /* What there shall be, from what there is. */
-static int compose(const struct nx_shared_change *change, const struct nx_entry *now, struct nx_stored_handler *out,
+static int compose(const struct nx_shared_change *change, const struct nx_entry *now, struct nx_kept_handler *out,
                    struct nx_error *err) {
   const struct nx_grants *grants = change->set_grants ? change->grants : now ? now->grants : NULL;
   memcpy(out->source_hash, change->source_hash ? change->source_hash : now->source_hash, NX_HASH_BYTES);
@@ -267,17 +295,15 @@ static int busy_if_changed(int status) { return status == -NX_ERR_CONFLICT ? -NX
 
 static int publish(struct nx_shared *shared, const struct nx_shared_change *change, const struct nx_entry *now,
                    struct nx_error *err) {
-  const struct nx_store_ops *ops = shared->store->ops;
-  struct nx_stored_handler handler = {0};
+  struct nx_kept_handler handler = {0};
   struct nx_refusal refused = {0};
   int status = check_change(shared, change, now, err);
   if (!status && !now && !change->source_hash)
     status = nx_error_set(err, NX_ERR_NOT_FOUND, "there is no handler \"%s\"", change->name);
   if (!status) status = compose(change, now, &handler, err);
   if (!status && change->source_hash)
-    status = ops->keep_source(shared->store, change->source_hash, change->source, change->source_bytes, UINT64_MAX,
-                              &refused, err);
-  if (!status) status = busy_if_changed(ops->put_handler(shared->store, change->name, &handler, version_of(now), err));
+    status = nx_kept_put_source(shared->kept, change->source_hash, change->source, change->source_bytes, &refused, err);
+  if (!status) status = busy_if_changed(nx_kept_put(shared->kept, change->name, &handler, version_of(now), err));
   nx_buf_deinit(&handler.grants);
   return status;
 }
@@ -287,7 +313,7 @@ static int withdraw(struct nx_shared *shared, const struct nx_shared_change *cha
   if (!now) return nx_error_set(err, NX_ERR_NOT_FOUND, "there is no handler \"%s\"", change->name);
   int status = check_change(shared, change, now, err);
   if (status) return status;
-  return busy_if_changed(shared->store->ops->remove_handler(shared->store, change->name, now->version, err));
+  return busy_if_changed(nx_kept_remove(shared->kept, change->name, now->version, err));
 }
 
 typedef int change_fn(struct nx_shared *shared, const struct nx_shared_change *change, const struct nx_entry *now,
@@ -335,16 +361,16 @@ int nx_shared_remove(struct nx_shared *shared, const char *name, const struct nx
 
 int nx_shared_load_source(struct nx_shared *shared, const struct nx_entry *entry, struct nx_buf *out,
                           struct nx_error *err) {
-  return shared->store->ops->load_source(shared->store, entry->source_hash, out, err);
+  return nx_kept_load_source_of(shared->kept, entry->name, entry->source_hash, out, err);
 }
 
 /* ---- Life --------------------------------------------------------------------------------------------------------------- */
 
-int nx_shared_create(struct nx_shared **out, struct nx_store *store, struct nx_registry *registry,
+int nx_shared_create(struct nx_shared **out, struct nx_kept_handlers *kept, struct nx_registry *registry,
                      struct nx_error *err) {
   struct nx_shared *shared = calloc(1, sizeof *shared);
   if (!shared) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the handlers of the store");
-  *shared = (struct nx_shared){.store = store, .registry = registry};
+  *shared = (struct nx_shared){.kept = kept, .registry = registry};
   pthread_mutex_init(&shared->mutex, NULL);
   *out = shared;
   return 0;

@@ -9,7 +9,7 @@
  * A handler from HANDLERS_DIR hides one of the store, and cannot be changed through the API meanwhile: files are what an
  * operator deploys, and all replicas have the same. When the file goes the handler of the store is there again.
  *
- * Ownership: the caller owns it; store and registry are borrowed.
+ * Ownership: the caller owns it; the store's handlers and the registry are borrowed.
  * Threads:   any; what waits for the store says so. Synchronization: a mutex, held by the one that reads the store;
  *            those who need the same meanwhile wait for it.
  * Errors:    NX_ERR_UNAVAILABLE and others of the store's: what is known stays in use, and the store is asked again
@@ -18,13 +18,13 @@
 #define NX_EXEC_SHARED_HANDLERS_H
 
 #include "handler/registry.h"
-#include "suspend/store.h"
+#include "suspend/kept_handlers.h"
 
 #define NX_SHARED_RETRY_MS 500u
 
 struct nx_shared;
 
-int nx_shared_create(struct nx_shared **out, struct nx_store *store, struct nx_registry *registry,
+int nx_shared_create(struct nx_shared **out, struct nx_kept_handlers *kept, struct nx_registry *registry,
                      struct nx_error *err);
 void nx_shared_destroy(struct nx_shared *shared); /* NULL is allowed */
 

@@ -195,13 +195,16 @@ static void refused(struct nx_request *request) {
                         nx_exec_retry_after_s(request->app->exec));
 }
 
+/* What is not found is the handler, not a suspended execution. */
+static bool is_about_handler(enum nx_job_kind kind) { return kind == NX_JOB_ERRAND || kind == NX_JOB_EXECUTE; }
+
 /* A failure of the host's before the guest ran: no room for an instance, no memory. */
 static void host_refused(struct nx_request *request) {
   const struct nx_error *why = &request->job.refusal;
   struct nx_http_response *response = &request->exchange->response;
   if (why->code == NX_ERR_OVERLOADED || why->code == NX_ERR_NO_MEMORY)
     refused(request);
-  else if (why->code == NX_ERR_NOT_FOUND && request->job.kind == NX_JOB_ERRAND)
+  else if (why->code == NX_ERR_NOT_FOUND && is_about_handler(request->job.kind))
     nx_problem_write(response, 404, "HANDLER_NOT_FOUND", why->text);
   else
     nx_problem_from_error(response, why);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Handlers set by PUT, over replicas. One is kept as "HASH VERSION GRANTS". A change is published on a channel; whoever
+ * Handlers set by PUT, over replicas. One is kept as "SOURCE VERSION BYTES". A change is published on a channel; whoever
  * made it waits for a moment until all who listen have heard it, and what another replica is asked next shows it. */
 #include "suspend/store_redis_internal.h"
 
@@ -75,9 +75,9 @@ int nx__redis_put_handler(struct nx_store *base, const char *name, const struct 
   struct nx__redis_token room;
   char hash[NX__REDIS_HASH_CHARS + 1];
   NX_BUF_AUTO value = {0};
-  nx_buf_printf(&value, "%s %s ", sodium_bin2hex(hash, sizeof hash, handler->source_hash, NX_HASH_BYTES),
+  nx_buf_printf(&value, "%s %s ", sodium_bin2hex(hash, sizeof hash, handler->source_name, NX_HASH_BYTES),
                 nx__redis_token_of(draw_version()).text);
-  nx_buf_add(&value, handler->grants.data, handler->grants.len);
+  nx_buf_add(&value, handler->bytes.data, handler->bytes.len);
   if (value.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the handler \"%.64s\"", name);
   nx__redis_begin(&command, "put_handler");
   nx__redis_add_text(&command, name);
@@ -100,7 +100,7 @@ static bool parse_handler(const redisReply *text, struct nx_stored_handler *out)
   if (text->len < HEAD_CHARS) return false;
   if (text->str[NX__REDIS_HASH_CHARS] != ' ' || text->str[HEAD_CHARS - 1] != ' ') return false;
   if (!parse_version(text->str + NX__REDIS_HASH_CHARS + 1, &out->version)) return false;
-  return !sodium_hex2bin(out->source_hash, NX_HASH_BYTES, text->str, NX__REDIS_HASH_CHARS, NULL, &bytes, NULL) &&
+  return !sodium_hex2bin(out->source_name, NX_HASH_BYTES, text->str, NX__REDIS_HASH_CHARS, NULL, &bytes, NULL) &&
          bytes == NX_HASH_BYTES;
 }
 
@@ -118,8 +118,8 @@ int nx__redis_get_handler(struct nx_store *base, const char *name, struct nx_sto
   if (!parse_handler(text, out)) {
     status = nx__redis_damaged(store, "a handler", err);
   } else {
-    nx_buf_add(&out->grants, text->str + HEAD_CHARS, text->len - HEAD_CHARS);
-    if (out->grants.failed) status = nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the grants of \"%.64s\"", name);
+    nx_buf_add(&out->bytes, text->str + HEAD_CHARS, text->len - HEAD_CHARS);
+    if (out->bytes.failed) status = nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the handler \"%.64s\"", name);
   }
   freeReplyObject(reply);
   return status;

@@ -35,6 +35,15 @@ static struct associated associate(const struct head *head, const uint8_t *conte
   return data;
 }
 
+void nx_sealer_hash(const uint8_t key[NX_SEAL_KEY_BYTES], const void *data, size_t bytes, uint8_t hash[32]) {
+  static const uint8_t label[] = "nexus: name of what is sealed";
+  crypto_generichash_state state;
+  crypto_generichash_init(&state, key, NX_SEAL_KEY_BYTES, 32);
+  crypto_generichash_update(&state, label, sizeof label);
+  crypto_generichash_update(&state, data, bytes);
+  crypto_generichash_final(&state, hash, 32);
+}
+
 static void derive_key_id(uint8_t id[KEY_ID_BYTES], const uint8_t key[NX_SEAL_KEY_BYTES]) {
   static const uint8_t label[] = "nexus: id of a sealing key";
   uint8_t hash[crypto_generichash_BYTES];
@@ -75,6 +84,12 @@ static const uint8_t *key_of(const struct nx_sealer *sealer, const uint8_t id[KE
   return NULL;
 }
 
+bool nx_is_sealed_with_previous(const struct nx_sealer *sealer, const uint8_t *sealed) {
+  struct head head;
+  memcpy(&head, sealed, sizeof head);
+  return key_of(sealer, head.key_id) == sealer->previous;
+}
+
 int nx_unseal(const struct nx_sealer *sealer, const uint8_t *context, size_t context_bytes, const uint8_t *sealed,
               size_t sealed_bytes, struct nx_buf *out, struct nx_error *err) {
   struct head head;
@@ -94,7 +109,7 @@ int nx_unseal(const struct nx_sealer *sealer, const uint8_t *context, size_t con
   if (!room) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory to unseal %zu bytes", plain_bytes);
   if (crypto_aead_xchacha20poly1305_ietf_decrypt(room, NULL, NULL, sealed + sizeof head, sealed_bytes - sizeof head,
                                                  (const uint8_t *)&data, sizeof data, head.nonce, key))
-    return nx_error_set(err, NX_ERR_INVALID, "it has been changed since it was sealed, or is another suspension's");
+    return nx_error_set(err, NX_ERR_INVALID, "it has been changed since it was sealed, or belongs to another name");
   out->len += plain_bytes;
   return 0;
 }

@@ -31,6 +31,10 @@ struct nx_sealer {
 
 /* `previous` may be NULL. */
 void nx_sealer_init(struct nx_sealer *sealer, const uint8_t key[NX_SEAL_KEY_BYTES], const uint8_t *previous);
+/* A hash that only who has the key can make: a name that tells others nothing. */
+void nx_sealer_hash(const uint8_t key[NX_SEAL_KEY_BYTES], const void *data, size_t bytes, uint8_t hash[32]);
+/* Of what nx_unseal has accepted. */
+bool nx_is_sealed_with_previous(const struct nx_sealer *sealer, const uint8_t *sealed);
 /* Wipes the keys. */
 void nx_sealer_deinit(struct nx_sealer *sealer);
 /* Appends the sealed form to `out`, which does not hold `plain`. NX_ERR_NO_MEMORY. */

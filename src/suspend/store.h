@@ -18,8 +18,9 @@
  * Who resumes holds the lease meanwhile: one at a time, over all processes. It ends with commit or release, with the
  * process that holds it, or when lease_ms have passed. What expires meanwhile stays until then.
  *
- * Beside the items a store keeps handlers' sources by content hash, once each, as long as something refers to them, and
- * (file and redis) the handlers that were set by PUT, by name.
+ * Beside the items a store keeps handlers' sources, once each, as long as something refers to them, and (file and redis)
+ * the handlers that were set by PUT, by name. These, too, are opaque, sealed before they leave the process, and a
+ * source's name is not its hash (suspend/kept_handlers.h).
  *
  * Ownership: the caller owns the store and every nx_buf it passes; bytes given in are copied.
  * Threads:   any, at once. A store with `blocks` waits for a disk or a network (bounded: seconds): it must be called on a
@@ -61,7 +62,7 @@ struct nx_store_item {
   enum nx_stored_state state;
   uint64_t expires_ms;
   uint64_t wake_ms;    /* when it goes on by itself (a timer); 0: only when it is resumed */
-  uint8_t source_hash[NX_HASH_BYTES]; /* of its handler; the store keeps that source as long as the item */
+  uint8_t source_name[NX_HASH_BYTES]; /* of its handler; the store keeps that source as long as the item */
   const uint8_t *bytes; /* borrowed */
   size_t size;
 };
@@ -86,8 +87,8 @@ struct nx_store_stats {
 
 /* A handler set by PUT, as other replicas must see it. */
 struct nx_stored_handler {
-  uint8_t source_hash[NX_HASH_BYTES];
-  struct nx_buf grants; /* JSON; empty: none */
+  uint8_t source_name[NX_HASH_BYTES];
+  struct nx_buf bytes;
   uint64_t version;     /* the store's: changes with every change; never one of the two below */
 };
 
@@ -128,10 +129,11 @@ struct nx_store_ops {
   /* Deletes what has expired, and sources that nothing refers to; about once a second. */
   void (*sweep)(struct nx_store *store, uint64_t now_ms);
 
-  /* Before the first item that refers to it, and again for each: cheap when it is there. */
-  int (*keep_source)(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], const char *source, size_t bytes,
+  /* Before the first item that refers to it, and again for each. Without a source (NULL) only if it is there, which is
+   * cheap, else NX_ERR_NOT_FOUND; with one it is that from now on. Never for a shorter time than before. */
+  int (*keep_source)(struct nx_store *store, const uint8_t name[NX_HASH_BYTES], const char *source, size_t bytes,
                      uint64_t until_ms, struct nx_refusal *refused, struct nx_error *err);
-  int (*load_source)(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], struct nx_buf *out, struct nx_error *err);
+  int (*load_source)(struct nx_store *store, const uint8_t name[NX_HASH_BYTES], struct nx_buf *out, struct nx_error *err);
 
   /* ---- Handlers over replicas; NULL without shares_handlers. The source was given to keep_source with UINT64_MAX.
    * A change happens only if the name has the version `expected` at that moment; else NX_ERR_CONFLICT. */

@@ -3,8 +3,8 @@
  * The store in a directory, which the processes of several replicas may share, also over NFS 4: what is needed of the
  * file system is locks, hard links, and times of modification that can be set.
  *
- *   DIR/v1/items/ID          ID and HASH in hex digits
- *   DIR/v1/sources/HASH      modified: how long it is kept
+ *   DIR/v1/items/ID          ID and SOURCE in hex digits
+ *   DIR/v1/sources/SOURCE    modified: how long it is kept
  *   DIR/v1/handlers/NAME
  *
  * What was acknowledged is on the disk: each file is written under a temporary name, synced, renamed, and its directory
@@ -37,7 +37,7 @@ void nx__item_name(char name[NX__ITEM_NAME_BYTES], const struct nx_suspension_id
 static struct nx__kept_header header_of(const struct nx_store_item *item) {
   struct nx__kept_header header = {
     .state = item->state, .expires_ms = item->expires_ms, .wake_ms = item->wake_ms, .body_bytes = item->size};
-  memcpy(header.source_hash, item->source_hash, NX_HASH_BYTES);
+  memcpy(header.source_name, item->source_name, NX_HASH_BYTES);
   return header;
 }
 
@@ -47,7 +47,7 @@ static int prepare(struct nx__file_store *file, const char *name, const struct n
   if (item->size > NX_STORE_ITEM_MAX_BYTES)
     return nx_error_set(err, NX_ERR_TOO_LARGE, "%zu bytes are too many for one suspension", item->size);
   struct nx_error cause;
-  if (nx__file_source_keep(file, item->source_hash, item->expires_ms, &cause) == -NX_ERR_UNAVAILABLE) {
+  if (nx__file_source_keep(file, item->source_name, item->expires_ms, &cause) == -NX_ERR_UNAVAILABLE) {
     if (err) *err = cause;
     return -NX_ERR_UNAVAILABLE;
   } /* a source that is not there, or damaged, shows when it is loaded */

@@ -42,7 +42,7 @@ struct nx__kept_header {
   uint64_t wake_ms;                   /* item */
   uint64_t version;                   /* handler */
   uint64_t body_bytes;
-  uint8_t source_hash[NX_HASH_BYTES]; /* item, handler */
+  uint8_t source_name[NX_HASH_BYTES]; /* item, handler */
   uint8_t body_hash[NX_HASH_BYTES];
   uint8_t checksum[NX_HASH_BYTES];    /* of the file's name and the header up to here */
 };
@@ -63,7 +63,7 @@ int nx__kept_take(const struct nx__kept_dir *dir, const char *name, struct nx__k
 /* Appends the body to `out`; on failure `out` is as it was. */
 int nx__kept_read_body(const struct nx__kept *kept, struct nx_buf *out, struct nx_error *err);
 
-/* Writes a temporary file for `name` with the facts of `header` (state to body_bytes, and source_hash). */
+/* Writes a temporary file for `name` with the facts of `header` (state to body_bytes, and source_name). */
 int nx__kept_write_temp(const struct nx__kept_dir *dir, const char *name, struct nx__kept_header header,
                         const void *body, char temp[NX_FS_TEMP_BYTES], struct nx_error *err);
 /* Gives it the name; flags as for nx_fs_publish. NX_ERR_CONFLICT with NX_FS_NEW, when there is one already. */

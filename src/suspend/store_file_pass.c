@@ -54,7 +54,7 @@ static void sweep_damaged(const struct nx__kept_dir *dir, const char *name, uint
 static int mark_source(struct nx__file_store *file, const char *name, uint64_t now_ms) {
   NX__KEPT_AUTO kept = {.fd = -1};
   int rc = nx__kept_open(&file->handlers, name, &kept, NULL);
-  return rc ? rc : nx__file_source_keep(file, kept.header.source_hash, now_ms + NX__HANDLER_GRACE_MS, NULL);
+  return rc ? rc : nx__file_source_keep(file, kept.header.source_name, now_ms + NX__HANDLER_GRACE_MS, NULL);
 }
 
 static void look_at_handler(struct nx__file_store *file, const char *name, uint64_t now_ms) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Sources by content hash, and handlers by name.
+ * Sources and handlers, by name.
  *
  * A source is kept until a time that only moves forward: items push it to their expiry, and each pass pushes those of
  * the handlers before it looks which are over. So nobody has to count who refers to a source. */
@@ -48,24 +48,28 @@ int nx__file_source_keep(struct nx__file_store *file, const uint8_t hash[NX_HASH
   return nx__next_look_ms(&st) < until_ms ? push_time(kept.fd, until_ms, err) : 0;
 }
 
-/* What is damaged is replaced under its lock, so that no pass deletes the new one for it. */
-static int repair_source(struct nx__file_store *file, const char *name, struct nx__kept_header header,
-                         const char *source, struct nx_error *err) {
+/* Under its lock, so that no pass deletes the new one for the old one. */
+static int replace_source(struct nx__file_store *file, const char *name, struct nx__kept_header header,
+                          const char *source, struct nx_error *err) {
   NX__KEPT_AUTO kept = {.fd = -1};
+  struct stat st;
   int rc = nx__kept_take(&file->sources, name, &kept, err);
-  if (rc != -NX_ERR_INVALID) return rc;
+  if (rc && rc != -NX_ERR_INVALID) return rc;
+  if (!rc && !fstat(kept.fd, &st) && nx__next_look_ms(&st) > header.expires_ms) header.expires_ms = nx__next_look_ms(&st);
   return nx__kept_put(&file->sources, name, header, source, 0, err);
 }
 
-static int add_source(struct nx__file_store *file, const uint8_t *hash, const char *source, size_t bytes,
+static int put_source(struct nx__file_store *file, const uint8_t *hash, const char *source, size_t bytes,
                       uint64_t until_ms, struct nx_error *err) {
   char name[NX__SOURCE_NAME_BYTES];
   nx_hash_to_hex(name, hash);
   struct nx__kept_header header = {.expires_ms = with_margin(until_ms), .body_bytes = bytes};
-  int rc = nx__kept_put(&file->sources, name, header, source, NX_FS_NEW, err);
-  if (rc != -NX_ERR_CONFLICT) return rc;
-  rc = repair_source(file, name, header, source, err);
-  return rc ? rc : nx__file_source_keep(file, hash, until_ms, err); /* if somebody else was faster */
+  int rc;
+  do {
+    rc = nx__kept_put(&file->sources, name, header, source, NX_FS_NEW, err);
+    if (rc == -NX_ERR_CONFLICT) rc = replace_source(file, name, header, source, err);
+  } while (rc == -NX_ERR_NOT_FOUND); /* it went in between */
+  return rc;
 }
 
 int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTES], const char *source, size_t bytes,
@@ -75,8 +79,8 @@ int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTE
   struct nx_error cause;
   if (bytes > NX_STORE_ITEM_MAX_BYTES) return nx_error_set(err, NX_ERR_TOO_LARGE, "a source of %zu bytes", bytes);
   if (until_ms == UINT64_MAX) until_ms = nx__now_ms() + NX__HANDLER_GRACE_MS;
-  int rc = nx__file_source_keep(file, hash, until_ms, &cause);
-  if (rc == -NX_ERR_NOT_FOUND || rc == -NX_ERR_INVALID) rc = add_source(file, hash, source, bytes, until_ms, &cause);
+  int rc = source ? put_source(file, hash, source, bytes, until_ms, &cause)
+                  : nx__file_source_keep(file, hash, until_ms, &cause);
   if (rc && err) *err = cause;
   return rc;
 }
@@ -139,12 +143,12 @@ static int take_expected(struct nx__file_store *file, const char *name, uint64_t
 static int put_expected(struct nx__file_store *file, const char *name, const struct nx_stored_handler *handler,
                         uint64_t expected, struct nx_error *err) {
   NX__KEPT_AUTO kept = {.fd = -1};
-  struct nx__kept_header header = {.body_bytes = handler->grants.len};
+  struct nx__kept_header header = {.body_bytes = handler->bytes.len};
   unsigned flags;
-  memcpy(header.source_hash, handler->source_hash, NX_HASH_BYTES);
+  memcpy(header.source_name, handler->source_name, NX_HASH_BYTES);
   int rc = draw_version(&header.version, err);
   if (!rc) rc = take_expected(file, name, expected, &kept, &flags, err);
-  return rc ? rc : nx__kept_put(&file->handlers, name, header, handler->grants.data, flags, err);
+  return rc ? rc : nx__kept_put(&file->handlers, name, header, handler->bytes.data, flags, err);
 }
 
 int nx__file_put_handler(struct nx_store *store, const char *name, const struct nx_stored_handler *handler,
@@ -165,9 +169,9 @@ int nx__file_get_handler(struct nx_store *store, const char *name, struct nx_sto
   NX__KEPT_AUTO kept = {.fd = -1};
   int rc = check_name(name, err);
   if (!rc) rc = nx__kept_open(&file_of(store)->handlers, name, &kept, err);
-  if (!rc) rc = nx__kept_read_body(&kept, &out->grants, err);
+  if (!rc) rc = nx__kept_read_body(&kept, &out->bytes, err);
   if (rc) return rc;
-  memcpy(out->source_hash, kept.header.source_hash, NX_HASH_BYTES);
+  memcpy(out->source_name, kept.header.source_name, NX_HASH_BYTES);
   out->version = kept.header.version;
   return 0;
 }

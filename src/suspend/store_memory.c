@@ -47,7 +47,7 @@ static int make_item(struct nx__memory_store *store, const struct nx_suspension_
   memset(made, 0, nx__item_bytes(0));
   made->id = *id;
   made->expiry.at = item->expires_ms;
-  made->source = nx__source_hold(store, item->source_hash);
+  made->source = nx__source_hold(store, item->source_name);
   made->size = (uint32_t)item->size;
   made->refs = 1;
   made->state = (uint8_t)item->state;

@@ -102,6 +102,7 @@ int nx__source_keep(struct nx_store *base, const uint8_t hash[NX_HASH_BYTES], co
     return nx_error_set(err, NX_ERR_TOO_LARGE, "a source of %zu bytes is too large to be kept", bytes);
   int status = keep_existing(store, hash, until_ms, refused, err);
   if (status) return status > 0 ? 0 : status;
+  if (!source) return nx_error_set(err, NX_ERR_NOT_FOUND, "the source is not kept yet");
   status = nx__block_create(store, source_bytes(bytes), &block, refused, err);
   if (status) return status;
   struct nx__source *made = block;

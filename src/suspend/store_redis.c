@@ -160,7 +160,7 @@ static int put_item(struct nx_store *base, const char *operation, const struct n
   nx__redis_add_text(&command, state_words[item->state]);
   nx__redis_add_number(&command, item->expires_ms);
   nx__redis_add_number(&command, item->wake_ms);
-  nx__redis_add_text(&command, sodium_bin2hex(hash, sizeof hash, item->source_hash, NX_HASH_BYTES));
+  nx__redis_add_text(&command, sodium_bin2hex(hash, sizeof hash, item->source_name, NX_HASH_BYTES));
   nx__redis_add(&command, item->bytes, item->size);
   return say_refused(nx__redis_tell(nx__redis_store_of(base), &command, err), item->size, refused);
 }
@@ -291,15 +291,8 @@ static int keep_source(struct nx_store *base, const uint8_t hash[NX_HASH_BYTES],
   nx__redis_begin(&command, "keep_source");
   nx__redis_add_text(&command, sodium_bin2hex(hex, sizeof hex, hash, NX_HASH_BYTES));
   nx__redis_add_number(&command, until_ms);
-  struct nx_error absent;
-  status = nx__redis_tell(store, &command, &absent);
-  if (status == -NX_ERR_NOT_FOUND) {
-    nx__redis_add(&command, source, bytes);
-    status = nx__redis_tell(store, &command, err);
-  } else if (status && err) {
-    *err = absent;
-  }
-  return say_refused(status, bytes, refused);
+  if (source) nx__redis_add(&command, source, bytes);
+  return say_refused(nx__redis_tell(store, &command, err), bytes, refused);
 }
 
 static int load_source(struct nx_store *base, const uint8_t hash[NX_HASH_BYTES], struct nx_buf *out,

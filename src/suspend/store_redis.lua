@@ -9,8 +9,8 @@
 --   item:ID               hash: state, expires, wake, bytes; change: who changed it last; token, lease_until: the lease
 --   waiting               sorted set of ids by expiry: items that are WAITING
 --   wake                  sorted set of ids by when due() shall look at them: wake time, or end of the lease if later
---   source:HASH           hash: source, until; a field @NAME for each handler that refers to it: no expiry meanwhile
---   handlers              hash by name: HASH VERSION GRANTS
+--   source:SOURCE         hash: source (sealed), until; a field @NAME for each handler that refers to it: no expiry meanwhile
+--   handlers              hash by name: SOURCE VERSION BYTES (sealed)
 --   heard:TOKEN           list: who heard that a handler changed
 --
 -- Every operation may be sent twice, since an answer may be lost: the caller draws a token for each, and a change that
@@ -179,9 +179,10 @@ end
 -- Without the source only when it is there already.
 function operations.keep_source(hash, until_ms, source)
   local key = source_key(hash)
+  if source then redis.call('HSET', key, 'source', source) end
   if keep_source(key, until_ms) then return {'ok'} end
   if not source then return {'none'} end
-  redis.call('HSET', key, 'source', source, 'until', until_ms)
+  redis.call('HSET', key, 'until', until_ms)
   redis.call('PEXPIREAT', key, until_ms)
   return {'ok'}
 end

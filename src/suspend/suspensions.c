@@ -13,6 +13,7 @@
 
 struct nx_suspensions {
   struct nx_store *store; /* NULL: sealed */
+  struct nx_kept_handlers handlers;
   struct nx_sealer sealer;
   bool seals;
   bool is_durable;
@@ -51,6 +52,9 @@ int nx_suspensions_create(struct nx_suspensions **out, const struct nx_suspensio
     nx_suspensions_destroy(suspensions);
     return status;
   }
+  suspensions->handlers.store = suspensions->store;
+  suspensions->handlers.sealer = suspensions->seals ? &suspensions->sealer : NULL;
+  suspensions->handlers.account = suspensions->account;
   *out = suspensions;
   return 0;
 }
@@ -65,7 +69,8 @@ void nx_suspensions_destroy(struct nx_suspensions *suspensions) {
 bool nx_suspensions_block(const struct nx_suspensions *s) { return s->store && s->store->ops->blocks; }
 bool nx_suspensions_are_durable(const struct nx_suspensions *s) { return s->is_durable; }
 bool nx_suspensions_are_sealed(const struct nx_suspensions *s) { return !s->store; }
-struct nx_store *nx_suspensions_store(struct nx_suspensions *s) { return s->store; }
+struct nx_kept_handlers *nx_suspensions_handlers(struct nx_suspensions *s) { return &s->handlers; }
+bool nx_suspensions_share_handlers(const struct nx_suspensions *s) { return s->store && s->store->ops->shares_handlers; }
 
 void nx_suspensions_read_stats(struct nx_suspensions *s, struct nx_store_stats *out) {
   *out = (struct nx_store_stats){0};
@@ -177,7 +182,7 @@ static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, s
   return status ? status : check_state(out, err);
 }
 
-static struct nx_store_item item_of(const struct nx_record *record, enum nx_stored_state state, uint64_t wake_ms,
+static struct nx_store_item item_of(const struct nx_suspensions *s, const struct nx_record *record, enum nx_stored_state state, uint64_t wake_ms,
                                     const struct nx_buf *wrapped) {
   struct nx_store_item item = {
     .state = state,
@@ -186,14 +191,14 @@ static struct nx_store_item item_of(const struct nx_record *record, enum nx_stor
     .bytes = (const uint8_t *)wrapped->data,
     .size = wrapped->len,
   };
-  memcpy(item.source_hash, record->fixed.source_hash, NX_HASH_BYTES);
+  nx_kept_source_name(&s->handlers, record->fixed.source_hash, item.source_name);
   return item;
 }
 
 static int keep_source(struct nx_suspensions *s, const struct nx_record *record, struct nx_bytes source,
                        struct nx_refusal *refused, struct nx_error *err) {
-  return s->store->ops->keep_source(s->store, record->fixed.source_hash, source.data, source.size,
-                                    record->fixed.expires_ms, refused, err);
+  return nx_kept_keep_source(&s->handlers, record->fixed.source_hash, source.data, source.size, record->fixed.expires_ms,
+                             refused, err);
 }
 
 int nx_suspensions_keep(struct nx_suspensions *s, struct nx_record *record, struct nx_bytes source, uint64_t wake_ms,
@@ -206,7 +211,7 @@ int nx_suspensions_keep(struct nx_suspensions *s, struct nx_record *record, stru
   int status = keep_source(s, record, source, refused, err);
   if (!status) status = wrap(s, &id, record, &wrapped, err);
   if (status) return status;
-  const struct nx_store_item item = item_of(record, NX_STORED_WAITING, wake_ms, &wrapped);
+  const struct nx_store_item item = item_of(s, record, NX_STORED_WAITING, wake_ms, &wrapped);
   status = s->store->ops->create(s->store, &id, &item, refused, err);
   if (status) return status;
   char text[2 * NX_SUSPENSION_ID_BYTES + 1];
@@ -244,9 +249,11 @@ int nx_suspensions_put_back(struct nx_suspensions *s, struct nx_taken *taken, st
   memcpy(record->fixed.guest_id, s->guest_id, NX_HASH_BYTES);
   if (!s->store) return state == NX_STORED_WAITING ? write_sealed(s, record, source, name, err) : 0;
   NX_BUF_AUTO wrapped = {.account = s->account};
-  int status = wrap(s, &taken->lease.id, record, &wrapped, err);
+  /* Else it is there since the first suspension; but under the previous key that was in another place. */
+  int status = state == NX_STORED_WAITING && s->sealer.has_previous ? keep_source(s, record, source, refused, err) : 0;
+  if (!status) status = wrap(s, &taken->lease.id, record, &wrapped, err);
   if (status) return status;
-  const struct nx_store_item item = item_of(record, state, wake_ms, &wrapped);
+  const struct nx_store_item item = item_of(s, record, state, wake_ms, &wrapped);
   status = s->store->ops->commit(s->store, &taken->lease, &item, refused, err);
   if (status == -NX_ERR_OVERLOADED || status == -NX_ERR_UNAVAILABLE) return status; /* the caller releases */
   taken->is_leased = false;
@@ -287,5 +294,13 @@ int nx_suspensions_load_source(struct nx_suspensions *s, const struct nx_taken *
   struct nx_bytes packed = taken->record.sections[NX_RECORD_SOURCE];
   if (packed.size) return nx_sealed_unpack_source(packed, out, err);
   if (!s->store) return nx_error_set(err, NX_ERR_NOT_FOUND, "the continuation carries no source");
-  return s->store->ops->load_source(s->store, taken->record.fixed.source_hash, out, err);
+  return nx_kept_load_source(&s->handlers, taken->record.fixed.source_hash, out, err);
+}
+
+size_t nx_suspensions_due(struct nx_suspensions *s, uint64_t now_ms, struct nx_suspension_id *ids, size_t max) {
+  return s->store ? s->store->ops->due(s->store, now_ms, ids, max) : 0;
+}
+
+void nx_suspensions_sweep(struct nx_suspensions *s, uint64_t now_ms) {
+  if (s->store) s->store->ops->sweep(s->store, now_ms);
 }

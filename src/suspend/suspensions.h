@@ -15,6 +15,7 @@
 #define NX_SUSPEND_SUSPENSIONS_H
 
 #include "config/config.h"
+#include "suspend/kept_handlers.h"
 #include "suspend/record.h"
 #include "suspend/seal.h"
 #include "suspend/store.h"
@@ -37,8 +38,9 @@ bool nx_suspensions_block(const struct nx_suspensions *suspensions);
 /* What is kept there outlives this process. */
 bool nx_suspensions_are_durable(const struct nx_suspensions *suspensions);
 bool nx_suspensions_are_sealed(const struct nx_suspensions *suspensions);
-/* NULL for sealed. */
-struct nx_store *nx_suspensions_store(struct nx_suspensions *suspensions);
+/* Sources are there unless it is sealed; handlers that were set by PUT only where they are shared. Borrowed. */
+struct nx_kept_handlers *nx_suspensions_handlers(struct nx_suspensions *suspensions);
+bool nx_suspensions_share_handlers(const struct nx_suspensions *suspensions);
 
 void nx_suspensions_read_stats(struct nx_suspensions *suspensions, struct nx_store_stats *out);
 
@@ -76,6 +78,10 @@ int nx_suspensions_cancel(struct nx_suspensions *suspensions, const char *name, 
 /* The source of its handler, appended to `out`. */
 int nx_suspensions_load_source(struct nx_suspensions *suspensions, const struct nx_taken *taken, struct nx_buf *out,
                                struct nx_error *err);
+
+/* Both as the store's operations of these names; nothing for sealed. */
+size_t nx_suspensions_due(struct nx_suspensions *suspensions, uint64_t now_ms, struct nx_suspension_id *ids, size_t max);
+void nx_suspensions_sweep(struct nx_suspensions *suspensions, uint64_t now_ms);
 
 /* The name of one in a store, 32 hex digits and a NUL. */
 void nx_suspension_name(char name[2 * NX_SUSPENSION_ID_BYTES + 1], const struct nx_suspension_id *id);

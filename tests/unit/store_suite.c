@@ -30,7 +30,7 @@ struct nx_suspension_id id_of(uint64_t number) {
 
 struct nx_store_item item_of(enum nx_stored_state state, const void *bytes, size_t size) {
   struct nx_store_item item = {.state = state, .expires_ms = now_ms() + HOUR_MS, .bytes = bytes, .size = size};
-  memcpy(item.source_hash, suite_source_hash, NX_HASH_BYTES);
+  memcpy(item.source_name, suite_source_hash, NX_HASH_BYTES);
   return item;
 }
 

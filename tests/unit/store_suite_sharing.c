@@ -18,7 +18,7 @@ static void assert_source(struct nx_store *handle, const uint8_t *hash, const ch
 static void create_from(uint64_t number, const uint8_t *hash, uint64_t expires_ms) {
   struct nx_store_item item = waiting("waits");
   item.expires_ms = expires_ms;
-  memcpy(item.source_hash, hash, NX_HASH_BYTES);
+  memcpy(item.source_name, hash, NX_HASH_BYTES);
   assert_int_equal(create(store, id_of(number), item), 0);
 }
 
@@ -67,7 +67,7 @@ static void a_commit_keeps_the_source_for_longer(void **state) {
   create_from(1, hash_a, until_ms);
   assert_int_equal(lease(other, id_of(1), &held), 0);
   struct nx_store_item item = waiting("longer");
-  memcpy(item.source_hash, hash_a, NX_HASH_BYTES);
+  memcpy(item.source_name, hash_a, NX_HASH_BYTES);
   assert_int_equal(commit(other, &held, item), 0);
   eventually(now_ms() > until_ms);
   assert_int_equal(load_after_sweep(hash_a), 0);
@@ -103,10 +103,10 @@ static int put_expecting(struct nx_store *handle, const char *name, const uint8_
                          uint64_t expected) {
   struct nx_error err = {0};
   struct nx_stored_handler handler = {0};
-  memcpy(handler.source_hash, hash, NX_HASH_BYTES);
-  nx_buf_str(&handler.grants, grants);
+  memcpy(handler.source_name, hash, NX_HASH_BYTES);
+  nx_buf_str(&handler.bytes, grants);
   int status = handle->ops->put_handler(handle, name, &handler, expected, &err);
-  nx_buf_deinit(&handler.grants);
+  nx_buf_deinit(&handler.bytes);
   return status;
 }
 
@@ -134,9 +134,9 @@ static uint64_t version_at(struct nx_store *handle) { return handle->ops->handle
 static uint64_t assert_handler(struct nx_store *handle, const char *name, const uint8_t *hash, const char *grants) {
   struct nx_stored_handler out = {0};
   assert_int_equal(get_handler(handle, name, &out), 0);
-  assert_memory_equal(out.source_hash, hash, NX_HASH_BYTES);
-  assert_bytes(&out.grants, grants, strlen(grants));
-  nx_buf_deinit(&out.grants);
+  assert_memory_equal(out.source_name, hash, NX_HASH_BYTES);
+  assert_bytes(&out.bytes, grants, strlen(grants));
+  nx_buf_deinit(&out.bytes);
   return out.version;
 }
 

@@ -119,17 +119,17 @@ static int get_handler(const char *name) {
   struct nx_stored_handler out = {0};
   struct nx_error err = {0};
   int status = store->ops->get_handler(store, name, &out, &err);
-  nx_buf_deinit(&out.grants);
+  nx_buf_deinit(&out.bytes);
   return status;
 }
 
 static int put_handler(const char *name) {
   struct nx_stored_handler handler = {0};
   struct nx_error err = {0};
-  memcpy(handler.source_hash, hash_a, sizeof hash_a);
-  nx_buf_lit(&handler.grants, "{}");
+  memcpy(handler.source_name, hash_a, sizeof hash_a);
+  nx_buf_lit(&handler.bytes, "{}");
   int status = store->ops->put_handler(store, name, &handler, NX_HANDLER_ANY, &err);
-  nx_buf_deinit(&handler.grants);
+  nx_buf_deinit(&handler.bytes);
   return status;
 }
 

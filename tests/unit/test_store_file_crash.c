@@ -99,9 +99,9 @@ static bool put_numbered(struct nx_store *mine, unsigned child, uint32_t number)
   struct nx_stored_handler handler = {0};
   char name[16];
   snprintf(name, sizeof name, "handler-%u", child);
-  nx_buf_u64(&handler.grants, number);
+  nx_buf_u64(&handler.bytes, number);
   int status = mine->ops->put_handler(mine, name, &handler, NX_HANDLER_ANY, &err);
-  nx_buf_deinit(&handler.grants);
+  nx_buf_deinit(&handler.bytes);
   return status == 0 && acknowledge(child, number, STEPS);
 }
 
@@ -138,9 +138,9 @@ static void assert_handler_at_least(const struct acknowledgement *ack) {
   char name[16];
   snprintf(name, sizeof name, "handler-%u", ack->child);
   assert_int_equal(store->ops->get_handler(store, name, &out, &err), 0);
-  nx_buf_char(&out.grants, 0);
-  assert_true(strtoul(out.grants.data, NULL, 10) >= ack->number);
-  nx_buf_deinit(&out.grants);
+  nx_buf_char(&out.bytes, 0);
+  assert_true(strtoul(out.bytes.data, NULL, 10) >= ack->number);
+  nx_buf_deinit(&out.bytes);
 }
 
 /* Whatever has an item's name can be read as one. */

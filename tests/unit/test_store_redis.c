@@ -236,7 +236,7 @@ static void large_items(void **state) {
 static int put_handler(struct nx_store *handle, const char *name, const uint8_t *hash) {
   struct nx_error err = {0};
   struct nx_stored_handler handler = {0};
-  memcpy(handler.source_hash, hash, NX_HASH_BYTES);
+  memcpy(handler.source_name, hash, NX_HASH_BYTES);
   return handle->ops->put_handler(handle, name, &handler, NX_HANDLER_ANY, &err);
 }
 

@@ -266,18 +266,20 @@ static void sources_stay_with_them(void **state) {
 }
 
 /* Puts other bytes, or another state, beside what is there: somebody who can write to the store. */
-static void tamper(struct nx_suspensions *s, const struct nx_buf *name, enum nx_stored_state state, size_t keep_bytes) {
-  struct nx_store *store = nx_suspensions_store(s);
+static void tamper(const struct nx_buf *name, enum nx_stored_state state, size_t keep_bytes) {
+  struct nx_store *store;
   struct nx_suspension_id id;
   struct nx_stored stored = {0};
   struct nx_store_lease lease;
   struct nx_refusal refused = {0};
+  assert_int_equal(nx_store_open_file(&store, directory, NULL), 0);
   assert_int_equal(sodium_hex2bin(id.bytes, sizeof id.bytes, name->data, name->len, NULL, NULL, NULL), 0);
   assert_int_equal(store->ops->lease(store, &id, 10000, &stored, &lease, NULL), 0);
   const struct nx_store_item item = {.state = state, .expires_ms = stored.expires_ms,
                                      .bytes = (const uint8_t *)stored.bytes.data, .size = keep_bytes ? stored.bytes.len : 0};
   assert_int_equal(store->ops->commit(store, &lease, &item, &refused, NULL), 0);
   nx_buf_deinit(&stored.bytes);
+  store->ops->close(store);
 }
 
 static void assert_unreadable(struct nx_suspensions *s, const struct nx_buf *name) {
@@ -292,10 +294,10 @@ static void states_are_not_believed(void **state) {
   struct nx_suspensions *s = open_kind(NX_SUSPEND_FILE);
   NX_BUF_AUTO waiting = {0}, empty = {0};
   keep(s, &waiting);
-  tamper(s, &waiting, NX_STORED_FINISHED, SIZE_MAX);
+  tamper(&waiting, NX_STORED_FINISHED, SIZE_MAX);
   assert_unreadable(s, &waiting);
   keep(s, &empty);
-  tamper(s, &empty, NX_STORED_WAITING, 0);
+  tamper(&empty, NX_STORED_WAITING, 0);
   assert_unreadable(s, &empty);
   assert_not_taken(s, &empty, NX_ERR_INVALID, "has been changed");
   nx_suspensions_destroy(s);
