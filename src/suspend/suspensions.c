@@ -12,7 +12,7 @@
 #include "suspend/sealed.h"
 
 struct nx_suspensions {
-  struct nx_store *store; /* NULL: sealed */
+  struct nx_store *store; /* first (tests look for it); NULL: sealed */
   struct nx_kept_handlers handlers;
   struct nx_sealer sealer;
   bool seals;

@@ -59,7 +59,7 @@ static int set_up(void **state) {
   admission.ledger = ledger;
   keeper = (struct nx__keeper){.config = &config, .admission = &admission, .waits = &waits, .ready = note_ready};
   if (nx_suspensions_create(&keeper.suspensions, &options, NULL)) return -1;
-  struct nx_store *store = nx_suspensions_store(keeper.suspensions);
+  struct nx_store *store = *(struct nx_store **)keeper.suspensions; /* its first member */
   ops = *store->ops;
   ops.extend = note_extend;
   ops.lease = note_lease;
