@@ -16,7 +16,6 @@
 /* Between two attempts to get a lease that another one holds. */
 #define RETRY_NS (3 * NX_NS_PER_MS)
 /* An execution that goes on by itself waits for its turn for longer: nobody will ask again. */
-#define OWN_RETRY_NS (100 * NX_NS_PER_MS)
 #define OWN_RETRY_FOR_NS (60 * NX_NS_PER_S)
 /* Connections that may wait for their executions, of eight. */
 #define WAITING_PART 5u
@@ -143,7 +142,7 @@ static uint64_t lease_ms(const struct nx__keeper *keeper) {
 /* Another one holds the lease, for moments. */
 static enum nx_job_state try_later(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
-  uint64_t now = nx_clock_ns(), pause = !job->_is_own ? RETRY_NS : OWN_RETRY_NS;
+  uint64_t now = nx_clock_ns(), pause = !job->_is_own ? RETRY_NS : NX__OWN_RETRY_NS;
   job->state = NX_JOB_WAITING;
   if (now < c->retry_until_ns && nx__waits_retry(keeper->waits, job, now + pause)) return NX_JOB_WAITING;
   return refuse(job, NX_ERR_OVERLOADED, "the suspended execution is being resumed by another request; try again");

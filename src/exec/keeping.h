@@ -13,11 +13,15 @@
 #ifndef NX_EXEC_KEEPING_H
 #define NX_EXEC_KEEPING_H
 
+#include "base/clock.h"
 #include "base/work_queue.h"
 #include "exec/admission.h"
 #include "exec/compile.h"
 #include "exec/continuation.h"
 #include "exec/waits.h"
+
+/* Between two attempts of an execution that goes on by itself: nobody waits for it. */
+#define NX__OWN_RETRY_NS (100 * NX_NS_PER_MS)
 
 struct nx__keeper {
   const struct nx_config *config;
