@@ -322,6 +322,6 @@ void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out) {
     .active = running < max ? running : max,
     .queue_depth = exec->admission.queue_depth,
     .queue_max = exec->admission.queue_max,
-    .waiting = exec->waits.parked + exec->keeper.busy + exec->ready_count,
+    .waiting = exec->waits.parked + exec->waits.retried + exec->keeper.busy + exec->ready_count,
   };
 }

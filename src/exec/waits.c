@@ -64,7 +64,8 @@ static bool set(struct nx__waits *waits, struct nx__wake *wake, enum nx__wake_ki
   wake->timer.at = at_ns;
   nx_timers_add(&waits->timers, &wake->timer);
   wake->kind = kind;
-  if (kind != NX__WAKE_ALARM) atomic_fetch_add(&waits->parked, 1);
+  if (kind == NX__WAKE_PARKED) atomic_fetch_add(&waits->parked, 1);
+  if (kind == NX__WAKE_RETRY) atomic_fetch_add(&waits->retried, 1);
   note_next(waits);
   return true;
 }
@@ -80,10 +81,9 @@ static bool set_wake(struct nx__waits *waits, struct nx__wake *wake, enum nx__wa
 
 /* Under the mutex. */
 static void leave(struct nx__waits *waits, struct nx__wake *wake) {
-  if (wake->kind == NX__WAKE_ALARM)
-    nx_table_remove(&waits->alarms, &nx__alarm_of(wake)->node);
-  else
-    atomic_fetch_sub(&waits->parked, 1);
+  if (wake->kind == NX__WAKE_ALARM) nx_table_remove(&waits->alarms, &nx__alarm_of(wake)->node);
+  if (wake->kind == NX__WAKE_PARKED) atomic_fetch_sub(&waits->parked, 1);
+  if (wake->kind == NX__WAKE_RETRY) atomic_fetch_sub(&waits->retried, 1);
   nx_timers_remove(&waits->timers, &wake->timer);
   note_next(waits);
 }

@@ -34,7 +34,7 @@ struct nx__waits {
   struct nx_table alarms; /* by name */
   uint8_t table_secret[NX_TABLE_SECRET_BYTES];
   _Atomic uint64_t next_ns;
-  _Atomic unsigned parked;
+  _Atomic unsigned parked, retried; /* jobs */
 };
 
 #define NX__ALARM_NAME_CHARS (2u * NX_SUSPENSION_ID_BYTES)
