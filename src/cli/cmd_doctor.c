@@ -8,13 +8,16 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "cli/cli.h"
 #include "memory/process_memory.h"
 #include "net/net.h"
 #include "sandbox/sandbox.h"
-#include "suspend/store.h"
+#include "suspend/suspensions.h"
 #include "version.h"
+
+#define SWEEPS_MAX 256
 
 static unsigned warnings;
 
@@ -149,6 +152,26 @@ static void print_limits(const struct nx_config *config) {
 
 /* ---- Suspended executions and requests of handlers -------------------------------------------------------------- */
 
+/* As a server sweeps it, which once has looked at everything then. Of a very large directory the first million will do. */
+static void print_waiting(struct nx_store *store) {
+  struct nx_store_stats stats = {0};
+  char text[128];
+  store->own = nx_suspension_prefix_of(nx_sandbox_guest_id());
+  for (unsigned i = 0; i < SWEEPS_MAX && !stats.is_counted; i++) {
+    store->ops->sweep(store, nx_clock_realtime_ns() / NX_NS_PER_MS);
+    store->ops->read_stats(store, &stats);
+  }
+  if (!stats.is_counted) {
+    printf("  --    %-22s not counted\n", "suspended executions");
+    return;
+  }
+  snprintf(text, sizeof text, "%" PRIu64 " wait, %" PRIu64 " of them for another guest", stats.waiting, stats.foreign);
+  if (stats.foreign)
+    bad("suspended executions", text, "keep a server of the release that suspended them (docs/suspend.md, Upgrades)");
+  else
+    good("suspended executions", text);
+}
+
 /* The store makes its directory and tries it out when it is opened. Here only if it has been made: it would belong to who
  * called the doctor. */
 static void print_file_store(const char *dir) {
@@ -166,6 +189,7 @@ static void print_file_store(const char *dir) {
     return;
   }
   good("suspension store", text);
+  print_waiting(store);
   store->ops->close(store);
 }
 
@@ -184,14 +208,17 @@ static void print_redis_store(const struct nx_suspend_store *address) {
   struct nx_error err;
   snprintf(text, sizeof text, "redis %s:%u/%u", address->redis_host, address->redis_port, address->redis_db);
   int status = nx_store_open_redis(&store, address, &err);
-  if (!status) {
-    status = ask_store(store, &err);
-    store->ops->close(store);
+  if (status) {
+    bad("suspension store", err.text, "serve will not start");
+    return;
   }
-  if (status)
+  if (ask_store(store, &err)) {
     bad("suspension store", err.text, "executions run, but cannot be suspended or resumed until it answers");
-  else
+  } else {
     good("suspension store", text);
+    print_waiting(store);
+  }
+  store->ops->close(store);
 }
 
 static void print_suspensions(const struct nx_config *config) {

@@ -18,12 +18,14 @@ struct health {
   unsigned reason_count;
   struct nx_governor_status memory;
   struct nx_exec_stats exec;
+  struct nx_store_stats stored;
 };
 
 static void look(struct nx_app *app, struct health *health) {
   *health = (struct health){.status = NX_METRICS_HEALTH_HEALTHY};
   nx_governor_read_status(app->governor, &health->memory);
   nx_exec_read_stats(app->exec, &health->exec);
+  nx_suspensions_read_stats(app->suspensions, &health->stored);
 }
 
 static void complain(struct health *health, enum nx_metrics_health status, const char *reason) {
@@ -109,11 +111,7 @@ static void write_totals(struct nx_buf *out) {
 }
 
 /* In the store, and waiting here for something that nexus does itself. */
-static uint64_t count_suspended(struct nx_app *app, const struct health *health) {
-  struct nx_store_stats stats;
-  nx_suspensions_read_stats(app->suspensions, &stats);
-  return stats.waiting + health->exec.waiting;
-}
+static uint64_t count_suspended(const struct health *health) { return health->stored.waiting + health->exec.waiting; }
 
 int nx_app_write_health(struct nx_app *app, struct nx_buf *out) {
   struct health health;
@@ -125,7 +123,7 @@ int nx_app_write_health(struct nx_app *app, struct nx_buf *out) {
     nx_buf_printf(out, "%s\"%s\"", i ? "," : "", health.reasons[i]);
   unsigned max = health.exec.max, active = health.exec.active;
   nx_buf_printf(out, "],\"instances\":{\"max\":%u,\"active\":%u,\"available\":%u,\"suspended\":%" PRIu64 "}", max, active,
-                max - active, count_suspended(app, &health));
+                max - active, count_suspended(&health));
   write_memory(app, &health, out);
   write_totals(out);
   nx_buf_char(out, '}');
@@ -188,7 +186,8 @@ enum nx_http_next nx__route_metrics(struct nx_request *request) {
     .memory_pressure_bp = health.memory.kernel.pressure_bp,
     .cache_size_bytes = cache_bytes(app->cache),
     .queue_depth = health.exec.queue_depth,
-    .suspended_executions = count_suspended(app, &health),
+    .suspended_executions = count_suspended(&health),
+    .suspended_foreign = health.stored.foreign,
     .health = health.status,
     .version = NX_VERSION,
     .revision = NX_REVISION,

@@ -97,7 +97,7 @@ void nx_metrics_totals(struct nx_metrics_totals *out);
 /* What is not counted here but true at the moment of the scrape. */
 struct nx_metrics_gauges {
   unsigned instances_active, instances_max;
-  uint64_t suspended_executions, suspended_bytes;
+  uint64_t suspended_executions, suspended_foreign, suspended_bytes;
   struct nx_ledger_snapshot ledger;
   uint64_t memory_unaccounted_bytes;
   enum nx_governor_state governor_state;

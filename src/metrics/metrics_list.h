@@ -14,6 +14,8 @@
   X(INSTANCES, "nexus_instances", "gauge", "state", "Instances that execute (active) or could (available).")          \
   X(INSTANCES_MAX, "nexus_instances_max", "gauge", "", "Executions that may run at once.")                            \
   X(SUSPENDED, "nexus_suspended_executions", "gauge", "", "Executions that wait to be resumed.")                      \
+  X(SUSPENDED_FOREIGN, "nexus_suspended_foreign_executions", "gauge", "",                                             \
+    "Those of them that another guest suspended: another release of nexus must resume them.")                         \
   X(SUSPENDED_BYTES, "nexus_suspended_bytes", "gauge", "", "Memory that suspended executions take.")                  \
   X(SUSPENSIONS, "nexus_suspensions_total", "counter", "", "Executions suspended, each time.")                        \
   X(RESUMES, "nexus_resumes_total", "counter", "outcome", "Requests to resume a suspended execution.")                \

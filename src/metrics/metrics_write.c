@@ -139,6 +139,7 @@ static void add_instances(struct nx_buf *out, const struct nx_metrics_gauges *g)
 
 static void add_suspension(struct nx_buf *out, const struct nx_metrics_gauges *g, const uint64_t *cells) {
   add_single(out, NX__FAMILY_SUSPENDED, g->suspended_executions);
+  add_single(out, NX__FAMILY_SUSPENDED_FOREIGN, g->suspended_foreign);
   add_single(out, NX__FAMILY_SUSPENDED_BYTES, g->suspended_bytes);
   add_single(out, NX__FAMILY_SUSPENSIONS, cells[NX__CELL_SUSPENSIONS]);
   nx__metrics_add_family(out, NX__FAMILY_RESUMES);

@@ -40,6 +40,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/account.h"
 #include "base/buf.h"
@@ -48,12 +49,19 @@
 #include "image/image.h"
 #include "memory/governor.h"
 
-#define NX_SUSPENSION_ID_BYTES 16u /* random */
+#define NX_SUSPENSION_ID_BYTES 16u /* random but for the prefix */
+#define NX_SUSPENSION_PREFIX_BYTES 2u
 #define NX_STORE_ITEM_MAX_BYTES (1100u << 20)
 /* All times are milliseconds since 1970 on the host's clock, because several hosts may share a store. */
 
 struct nx_suspension_id {
   uint8_t bytes[NX_SUSPENSION_ID_BYTES];
+};
+
+/* What ids of one guest begin with (see docs/suspend.md, Upgrades): what another guest suspended is seen from the id. */
+struct nx_suspension_prefix {
+  uint8_t bytes[NX_SUSPENSION_PREFIX_BYTES];
+  bool is_set; /* false: every id is ours */
 };
 
 enum nx_stored_state { NX_STORED_WAITING, NX_STORED_FINISHED, NX_STORED_CANCELLED };
@@ -82,7 +90,9 @@ struct nx_store_lease {
 
 struct nx_store_stats {
   uint64_t waiting;  /* of this process's memory for `memory`, of the whole store for the others, as far as is known */
+  uint64_t foreign;  /* those of them whose id does not begin with our prefix */
   uint64_t bytes;
+  bool is_counted;   /* false: the store was not looked at yet */
 };
 
 /* A handler set by PUT, as other replicas must see it. */
@@ -154,7 +164,12 @@ struct nx_store_ops {
 /* The first member of every store. */
 struct nx_store {
   const struct nx_store_ops *ops;
+  struct nx_suspension_prefix own; /* set by who opened the store, before anything else */
 };
+
+static inline bool nx_store_owns(const struct nx_store *store, const struct nx_suspension_id *id) {
+  return !store->own.is_set || !memcmp(id->bytes, store->own.bytes, NX_SUSPENSION_PREFIX_BYTES);
+}
 
 struct nx_store_options {
   uint64_t max_bytes;           /* memory only: SUSPEND_MAX_MB */

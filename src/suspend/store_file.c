@@ -56,7 +56,7 @@ static int prepare(struct nx__file_store *file, const char *name, const struct n
 
 static void note_wake(struct nx__file_store *file, const struct nx_suspension_id *id, enum nx_stored_state state,
                       uint64_t wake_ms) {
-  if (state != NX_STORED_WAITING || !wake_ms) return;
+  if (state != NX_STORED_WAITING || !wake_ms || !nx_store_owns(&file->store, id)) return;
   nx__wakes_add(&file->wakes, (struct nx__wake){.at_ms = wake_ms, .id = *id});
 }
 
@@ -227,7 +227,9 @@ static void store_release(struct nx_store *store, struct nx_store_lease *lease) 
 static void store_read_stats(struct nx_store *store, struct nx_store_stats *out) {
   struct nx__file_store *file = file_of(store);
   out->waiting = atomic_load_explicit(&file->waiting, memory_order_relaxed);
+  out->foreign = atomic_load_explicit(&file->foreign, memory_order_relaxed);
   out->bytes = atomic_load_explicit(&file->bytes, memory_order_relaxed);
+  out->is_counted = atomic_load(&file->is_counted);
 }
 
 static void store_close(struct nx_store *store) {

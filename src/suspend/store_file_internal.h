@@ -138,7 +138,8 @@ struct nx__file_store {
   struct nx__wakes wakes;
   struct nx__wake due_after; /* where the next report begins; Synchronization: pass.mutex */
   struct nx__pass pass;
-  _Atomic uint64_t waiting, bytes; /* as the last pass saw them */
+  _Atomic uint64_t waiting, foreign, bytes; /* as the last pass saw them */
+  _Atomic bool is_counted;
 };
 
 void nx__item_name(char name[NX__ITEM_NAME_BYTES], const struct nx_suspension_id *id);

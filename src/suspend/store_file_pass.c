@@ -113,7 +113,7 @@ static void look_into_item(struct nx__file_store *file, const char *name, const 
   if (rc) return;
   if (kept.header.expires_ms <= now_ms)
     sweep_item(file, name, now_ms);
-  else if (kept.header.state == NX_STORED_WAITING && kept.header.wake_ms)
+  else if (kept.header.state == NX_STORED_WAITING && kept.header.wake_ms && nx_store_owns(&file->store, id))
     nx__wakes_add(&file->wakes, (struct nx__wake){.at_ms = kept.header.wake_ms, .id = *id});
 }
 
@@ -123,6 +123,7 @@ static void look_at_item(struct nx__file_store *file, const char *name, uint64_t
   if (!parse_id(&id, name)) return;
   if (fstatat(file->items.fd, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode)) return;
   file->pass.seen.waiting += nx__looks_waiting(&st);
+  file->pass.seen.foreign += nx__looks_waiting(&st) && !nx_store_owns(&file->store, &id);
   file->pass.seen.bytes += (uint64_t)st.st_size;
   if (nx__next_look_ms(&st) <= now_ms + HORIZON_MS) look_into_item(file, name, &id, now_ms);
 }
@@ -160,7 +161,9 @@ static bool end_stage(struct nx__file_store *file, bool read_all) {
   pass->stage = (pass->stage + 1) % NX__PASS_STAGES;
   if (pass->stage != NX__PASS_HANDLERS) return true;
   atomic_store_explicit(&file->waiting, pass->seen.waiting, memory_order_relaxed);
+  atomic_store_explicit(&file->foreign, pass->seen.foreign, memory_order_relaxed);
   atomic_store_explicit(&file->bytes, pass->seen.bytes, memory_order_relaxed);
+  atomic_store(&file->is_counted, true);
   return false;
 }
 

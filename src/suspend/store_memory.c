@@ -327,7 +327,9 @@ static void sweep(struct nx_store *base, uint64_t at_ms) {
 
 static void read_stats(struct nx_store *base, struct nx_store_stats *out) {
   out->waiting = atomic_load_explicit(&of(base)->waiting, memory_order_relaxed);
+  out->foreign = 0;
   out->bytes = atomic_load_explicit(&of(base)->charged_bytes, memory_order_relaxed);
+  out->is_counted = true;
 }
 
 static void close_store(struct nx_store *base) {

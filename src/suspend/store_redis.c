@@ -267,15 +267,25 @@ static void sweep(struct nx_store *base, uint64_t now_ms) {
   struct nx__redis_store *store = nx__redis_store_of(base);
   struct nx__redis_command command;
   redisReply *reply = NULL;
-  uint64_t waiting;
+  uint64_t waiting, own;
+  char prefix[2 * NX_SUSPENSION_PREFIX_BYTES + 1] = "";
+  if (base->own.is_set) sodium_bin2hex(prefix, sizeof prefix, base->own.bytes, sizeof base->own.bytes);
   nx__redis_begin(&command, "sweep");
-  if (!nx__redis_ask(store, &command, 2, &reply, NULL) && nx__redis_parse_number(reply->element[1], &waiting))
+  nx__redis_add_text(&command, prefix);
+  if (!nx__redis_ask(store, &command, 3, &reply, NULL) && nx__redis_parse_number(reply->element[1], &waiting) &&
+      nx__redis_parse_number(reply->element[2], &own)) {
     atomic_store(&store->waiting, waiting);
+    atomic_store(&store->foreign, waiting > own ? waiting - own : 0);
+    atomic_store(&store->is_counted, true);
+  }
   freeReplyObject(reply);
 }
 
 static void read_stats(struct nx_store *base, struct nx_store_stats *out) {
-  *out = (struct nx_store_stats){.waiting = atomic_load(&nx__redis_store_of(base)->waiting)};
+  struct nx__redis_store *store = nx__redis_store_of(base);
+  *out = (struct nx_store_stats){.waiting = atomic_load(&store->waiting),
+                                 .foreign = atomic_load(&store->foreign),
+                                 .is_counted = atomic_load(&store->is_counted)};
 }
 
 /* ---- Sources ----------------------------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 --                         Cluster: it works there, but one shard holds everything.
 --   item:ID               hash: state, expires, wake, bytes; change: who changed it last; token, lease_until: the lease
 --   waiting               sorted set of ids by expiry: items that are WAITING
+--   waiting:PREFIX        the same of ids that begin so, which are those of one guest; expires with its last entry
 --   wake                  sorted set of ids by when due() shall look at them: wake time, or end of the lease if later
 --   source:SOURCE         hash: source (sealed), until; a field @NAME for each handler that refers to it: no expiry meanwhile
 --   handlers              hash by name: SOURCE VERSION BYTES (sealed)
@@ -49,6 +50,28 @@ local function keep_source(key, until_ms)
   return true
 end
 
+-- Ids of one guest begin alike.
+local function waiting_of_guest_key(prefix) return waiting_key .. ':' .. prefix end
+local function prefix_of(id) return string.sub(id, 1, 4) end
+
+local function add_waiting(id, expires)
+  local key = waiting_of_guest_key(prefix_of(id))
+  redis.call('ZADD', waiting_key, expires, id)
+  redis.call('ZADD', key, expires, id)
+  redis.call('PEXPIREAT', key, string.format('%.0f', redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]))
+end
+
+local function remove_waiting(id)
+  redis.call('ZREM', waiting_key, id)
+  redis.call('ZREM', waiting_of_guest_key(prefix_of(id)), id)
+end
+
+-- How many, without those that have expired.
+local function count_waiting(key)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now_ms()))
+  return redis.call('ZCARD', key)
+end
+
 -- The item as create and commit have it: id, token, state, expires, wake, hash of the source, bytes.
 local function put_item(id, token, state, expires, wake, hash, bytes)
   local key = item_key(id)
@@ -57,10 +80,10 @@ local function put_item(id, token, state, expires, wake, hash, bytes)
   redis.call('PEXPIREAT', key, expires)
   redis.call('ZREM', wake_key, id)
   if state == 'waiting' then
-    redis.call('ZADD', waiting_key, expires, id)
+    add_waiting(id, expires)
     if wake ~= '0' then redis.call('ZADD', wake_key, wake, id) end
   else
-    redis.call('ZREM', waiting_key, id)
+    remove_waiting(id)
   end
   keep_source(source_key(hash), expires)
   return {'ok'}
@@ -148,7 +171,7 @@ function operations.cancel(id, token)
   if not item[1] then return {'none'} end
   if item[2] == token then return {'ok'} end
   if item[1] ~= 'waiting' then return {'gone'} end
-  redis.call('ZREM', waiting_key, id)
+  remove_waiting(id)
   redis.call('ZREM', wake_key, id)
   redis.call('HDEL', key, 'token', 'lease_until')
   redis.call('HSET', key, 'state', 'cancelled', 'change', token)
@@ -170,10 +193,12 @@ function operations.due(until_ms, max, offset)
   return found
 end
 
--- Items and sources expire by themselves; their entries in `waiting` do not. Answers how many wait.
-function operations.sweep()
-  redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', string.format('%.0f', now_ms()))
-  return {'ok', tostring(redis.call('ZCARD', waiting_key))}
+-- Items and sources expire by themselves; their entries in `waiting` do not. Answers how many wait, and how many of them
+-- have ids that begin with the prefix.
+function operations.sweep(prefix)
+  local all = count_waiting(waiting_key)
+  local own = prefix == '' and all or count_waiting(waiting_of_guest_key(prefix))
+  return {'ok', tostring(all), tostring(own)}
 end
 
 -- Without the source only when it is there already.

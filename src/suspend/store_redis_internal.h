@@ -15,7 +15,8 @@ struct nx__redis_store {
   struct nx__redis_link *link;
   struct nx__redis_watch *watch;
   char channel[sizeof NX__REDIS_ROOT + 32]; /* of changes to handlers; all databases of a Redis share channels */
-  _Atomic uint64_t waiting;                 /* items, at the last sweep */
+  _Atomic uint64_t waiting, foreign;        /* items, at the last sweep */
+  _Atomic bool is_counted;
   _Atomic uint64_t due_offset;              /* how many that are due the next report passes over */
 };
 

@@ -18,6 +18,7 @@ struct nx_suspensions {
   bool seals;
   bool is_durable;
   uint8_t guest_id[NX_HASH_BYTES];
+  struct nx_suspension_prefix prefix;
   struct nx_account *account;
 };
 
@@ -44,6 +45,7 @@ int nx_suspensions_create(struct nx_suspensions **out, const struct nx_suspensio
   suspensions->account = options->account;
   suspensions->seals = suspensions->is_durable = config->suspend_store.kind != NX_SUSPEND_MEMORY;
   nx_hash_from_hex(suspensions->guest_id, options->guest_id, strlen(options->guest_id));
+  suspensions->prefix = nx_suspension_prefix_of(options->guest_id);
   bool has_previous = config->state[NX_SETTING_SUSPEND_KEY_PREVIOUS] == NX_CONFIG_VALUE;
   if (suspensions->seals)
     nx_sealer_init(&suspensions->sealer, config->suspend_key, has_previous ? config->suspend_key_previous : NULL);
@@ -52,6 +54,7 @@ int nx_suspensions_create(struct nx_suspensions **out, const struct nx_suspensio
     nx_suspensions_destroy(suspensions);
     return status;
   }
+  if (suspensions->store) suspensions->store->own = suspensions->prefix;
   suspensions->handlers.store = suspensions->store;
   suspensions->handlers.sealer = suspensions->seals ? &suspensions->sealer : NULL;
   suspensions->handlers.account = suspensions->account;
@@ -83,6 +86,22 @@ void nx_taken_deinit(struct nx_taken *taken) { nx_buf_deinit(&taken->bytes); }
 
 void nx_suspension_name(char name[2 * NX_SUSPENSION_ID_BYTES + 1], const struct nx_suspension_id *id) {
   sodium_bin2hex(name, 2 * NX_SUSPENSION_ID_BYTES + 1, id->bytes, sizeof id->bytes);
+}
+
+struct nx_suspension_prefix nx_suspension_prefix_of(const char *guest_id) {
+  struct nx_suspension_prefix prefix = {.is_set = true};
+  uint8_t hash[crypto_generichash_BYTES];
+  crypto_generichash(hash, sizeof hash, (const uint8_t *)guest_id, strlen(guest_id), NULL, 0);
+  memcpy(prefix.bytes, hash, sizeof prefix.bytes);
+  return prefix;
+}
+
+/* The rest is random: nobody guesses one. */
+static struct nx_suspension_id make_id(const struct nx_suspensions *s) {
+  struct nx_suspension_id id;
+  nx_random_bytes(id.bytes, sizeof id.bytes);
+  memcpy(id.bytes, s->prefix.bytes, sizeof s->prefix.bytes);
+  return id;
 }
 
 static int parse_name(const char *name, size_t bytes, struct nx_suspension_id *id, struct nx_error *err) {
@@ -205,9 +224,8 @@ int nx_suspensions_keep(struct nx_suspensions *s, struct nx_record *record, stru
                         struct nx_buf *name, struct nx_refusal *refused, struct nx_error *err) {
   memcpy(record->fixed.guest_id, s->guest_id, NX_HASH_BYTES);
   if (!s->store) return write_sealed(s, record, source, name, err);
-  struct nx_suspension_id id;
+  const struct nx_suspension_id id = make_id(s);
   NX_BUF_AUTO wrapped = {.account = s->account};
-  nx_random_bytes(id.bytes, sizeof id.bytes);
   int status = keep_source(s, record, source, refused, err);
   if (!status) status = wrap(s, &id, record, &wrapped, err);
   if (status) return status;
@@ -298,7 +316,10 @@ int nx_suspensions_load_source(struct nx_suspensions *s, const struct nx_taken *
 }
 
 size_t nx_suspensions_due(struct nx_suspensions *s, uint64_t now_ms, struct nx_suspension_id *ids, size_t max) {
-  return s->store ? s->store->ops->due(s->store, now_ms, ids, max) : 0;
+  size_t found = s->store ? s->store->ops->due(s->store, now_ms, ids, max) : 0, ours = 0;
+  for (size_t i = 0; i < found; i++)
+    if (nx_store_owns(s->store, &ids[i])) ids[ours++] = ids[i];
+  return ours;
 }
 
 void nx_suspensions_sweep(struct nx_suspensions *s, uint64_t now_ms) {

@@ -79,7 +79,10 @@ int nx_suspensions_cancel(struct nx_suspensions *suspensions, const char *name, 
 int nx_suspensions_load_source(struct nx_suspensions *suspensions, const struct nx_taken *taken, struct nx_buf *out,
                                struct nx_error *err);
 
-/* Both as the store's operations of these names; nothing for sealed. */
+/* What ids of this guest begin with; `guest_id` in hex. */
+struct nx_suspension_prefix nx_suspension_prefix_of(const char *guest_id);
+
+/* Both as the store's operations of these names; nothing for sealed. What another guest suspended is never due here. */
 size_t nx_suspensions_due(struct nx_suspensions *suspensions, uint64_t now_ms, struct nx_suspension_id *ids, size_t max);
 void nx_suspensions_sweep(struct nx_suspensions *suspensions, uint64_t now_ms);
 

@@ -32,6 +32,7 @@ static struct nx_metrics_gauges sample_gauges(void) {
     .instances_active = 3,
     .instances_max = 8,
     .suspended_executions = 5,
+    .suspended_foreign = 2,
     .suspended_bytes = 12345,
     .memory_limit_bytes = nx_reading_of(1073741824),
     .memory_working_set_bytes = nx_reading_of(50000000),
@@ -183,6 +184,7 @@ static void gauges_are_written(void **state) {
   assert_line(text, "nexus_instances{state=\"available\"} 5");
   assert_line(text, "nexus_instances_max 8");
   assert_line(text, "nexus_suspended_executions 5");
+  assert_line(text, "nexus_suspended_foreign_executions 2");
   assert_line(text, "nexus_suspended_bytes 12345");
   assert_line(text, "nexus_memory_used_bytes{layer=\"process\"} 1000");
   assert_line(text, "nexus_memory_used_bytes{layer=\"kernel\"} 1006");

@@ -185,6 +185,53 @@ static void another_guest_does_not_take_it(void **state) {
   }
 }
 
+static struct nx_buf keep_until_woken(struct nx_suspensions *s) {
+  struct nx_record record = record_until(in_ms(60000), "");
+  struct nx_refusal refused = {0};
+  struct nx_buf name = {0};
+  assert_int_equal(nx_suspensions_keep(s, &record, source, 1, &name, &refused, NULL), 0);
+  return name;
+}
+
+static bool is_due(struct nx_suspensions *s, const struct nx_buf *wanted) {
+  struct nx_suspension_id ids[64];
+  bool found = false;
+  for (size_t i = nx_suspensions_due(s, in_ms(0), ids, 64); i-- > 0;) {
+    char name[2 * NX_SUSPENSION_ID_BYTES + 1];
+    nx_suspension_name(name, &ids[i]);
+    found |= !memcmp(name, wanted->data, wanted->len);
+  }
+  return found;
+}
+
+static struct nx_store_stats count(struct nx_suspensions *s) {
+  struct nx_store_stats stats = {0};
+  while (!stats.is_counted) {
+    nx_suspensions_sweep(s, in_ms(0));
+    nx_suspensions_read_stats(s, &stats);
+  }
+  return stats;
+}
+
+static void the_id_tells_the_guest(void **state) {
+  struct nx_suspensions *s = open_kind(NX_SUSPEND_FILE);
+  struct nx_suspensions *other = open_with(NX_SUSPEND_FILE, OTHER_GUEST, OUR_KEY, NO_KEY);
+  struct nx_buf ours = keep_until_woken(s), again = keep_until_woken(s), theirs = keep_until_woken(other);
+  struct nx_store_stats stats = count(s), stats_of_other = count(other);
+  assert_memory_equal(ours.data, again.data, 2 * NX_SUSPENSION_PREFIX_BYTES);
+  assert_memory_not_equal(ours.data, theirs.data, 2 * NX_SUSPENSION_PREFIX_BYTES);
+  assert_true(is_due(s, &ours) && is_due(other, &theirs));
+  assert_false(is_due(s, &theirs) || is_due(other, &ours));
+  assert_int_equal(stats.waiting, stats_of_other.waiting);
+  assert_int_equal(stats.waiting, stats.foreign + stats_of_other.foreign);
+  assert_in_range(stats_of_other.foreign, 2, stats.waiting - 1);
+  nx_buf_deinit(&theirs);
+  nx_buf_deinit(&again);
+  nx_buf_deinit(&ours);
+  nx_suspensions_destroy(other);
+  nx_suspensions_destroy(s);
+}
+
 static void expired_ones_are_gone(void **state) {
   FOR_EACH(kind, kinds) {
     struct nx_suspensions *s = open_kind(*kind);
@@ -342,6 +389,7 @@ int main(void) {
     cmocka_unit_test(one_at_a_time_takes_it),
     cmocka_unit_test(a_finished_one_is_only_read),
     cmocka_unit_test(another_guest_does_not_take_it),
+    cmocka_unit_test(the_id_tells_the_guest),
     cmocka_unit_test(expired_ones_are_gone),
     cmocka_unit_test(keys_are_changed),
     cmocka_unit_test(names_that_are_none),
