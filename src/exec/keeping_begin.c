@@ -59,9 +59,17 @@ static int find_handler(struct nx__keeper *keeper, struct nx_job *job, struct nx
   return 0;
 }
 
+/* What was allowed where it was suspended is not more than is allowed here. */
+static void lower_limits(const struct nx_config *config, struct nx_execution_limits *limits) {
+  limits->timeout_ns = nx_min_u64(limits->timeout_ns, config->timeout_ms * NX_NS_PER_MS);
+  limits->memory_bytes = (uint32_t)nx_min_u64(limits->memory_bytes, config->memory_limit_bytes);
+  limits->stack_bytes = (uint32_t)nx_min_u64(limits->stack_bytes, config->stack_size_bytes);
+}
+
 static int load(struct nx__keeper *keeper, struct nx_job *job, struct nx_error *err) {
   struct nx__continuation *c = job->_continuation;
   int status = nx__continuation_load(job, err);
+  lower_limits(keeper->config, &job->execution.limits);
   nx_buf_add(&c->incoming, c->brought.data, c->brought.len);
   if (!status && c->incoming.failed) status = nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for an answer");
   if (!status) status = nx__continuation_take_answers(job, err);

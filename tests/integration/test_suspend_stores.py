@@ -195,6 +195,14 @@ def test_handler_that_cannot_be_compiled_now(start, shared_store):
     assert resume(start(shared_store), name, 1)["returnValue"] == [1, 4 << 20]
 
 
+def test_limits_are_those_of_the_server_that_goes_on(start, shared_store):
+    server = start(shared_store)
+    name = suspend(server, "await $ext.pay.charge(1); for (;;);")["suspensionId"]
+    server.stop()
+    result = resume(start({**shared_store, "TIMEOUT_MS": 300}), name)
+    assert result["error"]["code"] == "TIMEOUT" and "300 ms" in result["error"]["message"], result
+
+
 def test_rights_stay_what_they_were(start, shared_store):
     server = start(shared_store)
     name = suspend(server, "await $ext.pay.charge(1); return await $ext.net.fetch('http://127.0.0.1:1/')")["suspensionId"]
