@@ -152,7 +152,7 @@ static void print_limits(const struct nx_config *config) {
 
 /* ---- Suspended executions and requests of handlers -------------------------------------------------------------- */
 
-/* As a server sweeps it, which once has looked at everything then. Of a very large directory the first million will do. */
+/* As a server sweeps it, which once has looked at everything then. A directory of more than a million is not counted. */
 static void print_waiting(struct nx_store *store) {
   struct nx_store_stats stats = {0};
   char text[128];

@@ -5,7 +5,8 @@
  *
  *   version 1 | key id 8 | nonce 24 | ciphertext + tag 16
  *
- * Version, key id and a hash of `context` (what it must not be exchanged for: the suspension's id) are associated data.
+ * Version, key id and a hash of `context` (what it must not be exchanged for: the suspension's id,
+ * the handler's name) are associated data.
  * The key id is a hash made with the key, so that the right one is found without trying.
  *
  * Threads: any, after sodium_init; a sealer is constant.

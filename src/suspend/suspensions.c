@@ -201,8 +201,8 @@ static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, s
   return status ? status : check_state(out, err);
 }
 
-static struct nx_store_item item_of(const struct nx_suspensions *s, const struct nx_record *record, enum nx_stored_state state, uint64_t wake_ms,
-                                    const struct nx_buf *wrapped) {
+static struct nx_store_item item_of(const struct nx_suspensions *s, const struct nx_record *record,
+                                    enum nx_stored_state state, uint64_t wake_ms, const struct nx_buf *wrapped) {
   struct nx_store_item item = {
     .state = state,
     .expires_ms = record->fixed.expires_ms,
