@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many handlers that sleep at once: what each takes, which threads the server has, and what others notice.
 
-    python3 bench/sleepers.py [--nexus build/nexus] [--count 1000] [--limit 256Mi] [--seconds 10]
+    python3 bench/sleepers.py [--nexus build/nexus] [--count 1000] [--limit 512Mi] [--seconds 10]
 
 Each of so many connections asks for a handler that sleeps one to two seconds, again and again; beside them one client asks for the
 cart. The exit status is 0 when nobody was refused; 77 when this machine allows no memory groups. Standard library only.
@@ -114,7 +114,7 @@ def main():
     parser = argparse.ArgumentParser(description="Handlers that sleep, beside others that do not.")
     parser.add_argument("--nexus", default=str(ROOT / "build/nexus"))
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--limit", type=size, default=256 * MIB, help="of the memory group (256Mi)")
+    parser.add_argument("--limit", type=size, default=256 * MIB, help="of the memory group (512Mi)")
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
     try:

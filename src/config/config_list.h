@@ -62,7 +62,7 @@
   X(NET_ALLOW, net_allow, TEXT, 1, "text", NONE, "none", 1, 4095,                                                     \
     "Hosts that the built-in net extension may reach")                                                                \
   X(MAX_CONNECTIONS, max_connections, NUMBER, 1, "connections", AUTO, "auto", 1, 100000,                              \
-    "Open client connections; auto: what files and half of the budget allow, 10000 at most")                       \
+    "Open client connections; auto: what files and a quarter of the budget allow, 64 to 10000")                       \
   X(MAX_HOST_CALLS, max_host_calls, NUMBER, 1, "calls", VALUE, "10000", 0, 1000000000,                                \
     "Host calls of one execution")                                                                                    \
   X(MAX_STATE_MUTATIONS, max_state_mutations, NUMBER, 1, "mutations", VALUE, "1000", 0, 1000000,                      \

@@ -180,7 +180,8 @@ static int derive_connections(struct nx_config *config, const struct nx_machine 
                         (unsigned long long)wanted + NX_CONFIG_FILES_KEPT, (unsigned long long)machine->max_files,
                         automatic ? "" : " or lower it");
   if (!automatic) return 0;
-  uint64_t count = nx_min_u64(by_files, config->budget_bytes / 2 / NX_CONFIG_CONNECTION_BYTES);
+  uint64_t count = nx_min_u64(by_files, config->budget_bytes / 4 / NX_CONFIG_CONNECTION_BYTES);
+  if (count < LEAST) count = LEAST;
   derive(config, NX_SETTING_MAX_CONNECTIONS, nx_min_u64(count, MOST));
   return 0;
 }

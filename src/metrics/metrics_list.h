@@ -98,8 +98,7 @@
 #define NX_METRICS_RECLAIM_ACTIONS(X)       \
   X(IDLE_INSTANCES, "idle_instances")       \
   X(HANDLER_IMAGES, "handler_images")       \
-  X(CACHE_FILES, "cache_files")             \
-  X(SUSPENDED_SPILL, "suspended_spill")
+  X(CACHE_FILES, "cache_files")
 
 #define NX_METRICS_HEALTHS(X) \
   X(HEALTHY, "healthy")       \

@@ -31,7 +31,7 @@ def test_suspended_executions_take_three_kib_each_and_are_resumed_rightly():
 
 def test_a_thousand_handlers_sleep_and_nobody_is_refused():
     try:
-        figures = sleepers.measure(NEXUS, 1000, 256 << 20, 3)
+        figures = sleepers.measure(NEXUS, 1000, 512 << 20, 3)
     except density.Unavailable as reason:
         pytest.skip(str(reason))
     assert set(figures["answers"]) == {"200"} and figures["answers"]["200"] >= 1000, figures

@@ -367,7 +367,7 @@ static void resolves_the_reference_container(void **state) {
   assert_int_equal(c.cache_max_bytes, 64 * MIB);
   assert_int_equal(c.max_instances, 8); /* 4 per core */
   assert_int_equal(c.suspend_max_bytes, c.budget_bytes - 8 * MIB - nx_config_instance_bytes(&c));
-  assert_int_equal(c.max_connections, c.budget_bytes / 2 / (72 << 10));
+  assert_int_equal(c.max_connections, c.budget_bytes / 4 / (72 << 10));
   assert_int_equal(nx_config_instances_that_fit(&c), 24);
   assert_int_equal(nx_config_instance_bytes(&c), 32 * MIB + 2 * MIB + (64 << 10) + (16 << 10) + (64 << 10));
   assert_int_equal(c.state[NX_SETTING_MAX_INSTANCES], NX_CONFIG_DERIVED);
@@ -551,7 +551,7 @@ static void connections_follow_files_and_memory(void **state) {
   assert_int_equal(resolve(&c, &machine, &err, "MEMORY_LIMIT_MB=4", "CACHE_MAX_MB=1", "STACK_SIZE_KB=64"), -NX_ERR_CONFIG);
   machine.memory_limit_bytes = nx_reading_of(17 * MIB);
   assert_int_equal(resolve(&c, &machine, &err, "MEMORY_LIMIT_MB=4", "CACHE_MAX_MB=1", "STACK_SIZE_KB=64"), 0);
-  assert_int_equal(c.max_connections, c.budget_bytes / 2 / (72 << 10));
+  assert_int_equal(c.max_connections, 64); /* never fewer */
   machine = one_gib;
   machine.max_files = 150;
   assert_int_equal(resolve(&c, &machine, &err, NULL, NULL, NULL), -NX_ERR_CONFIG);

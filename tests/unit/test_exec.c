@@ -85,7 +85,7 @@ static int set_up(void **state) {
   const struct nx_governor_options memory = {
     .ledger = ledger, .limit_bytes = config.limit_bytes, .reserve_percent = config.memory_reserve_percent};
   assert_int_equal(nx_governor_create(&governor, &memory, &err), 0);
-  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, NULL, give_back});
+  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_HANDLER_IMAGES, NULL, give_back});
   struct nx_exec_options options = {.config = &config, .ledger = ledger, .governor = governor, .registry = registry};
   struct nx_exec_hooks hooks = {.wake = count_wake, .thread_blocked = count_blocked, .thread_unblocked = count_unblocked};
   assert_int_equal(nx_exec_create(&exec, &options, &err), 0);

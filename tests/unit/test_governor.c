@@ -99,7 +99,7 @@ static void create_with_hoards(uint64_t a, uint64_t b, uint64_t c) {
   for (int i = 0; i < 3; i++) {
     hoards[i] = (struct hoard){.held = held[i]};
     charge(NX_LAYER_SUSPENDED, held[i]);
-    nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, &hoards[i], give_back});
+    nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_HANDLER_IMAGES, &hoards[i], give_back});
   }
 }
 
@@ -404,7 +404,7 @@ static void one_thread_at_a_time_reclaims(void **state) {
   (void)state;
   create_simple(4 * MIB, 0);
   charge(NX_LAYER_INSTANCES, 3 * MIB);
-  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, NULL, reclaim_alone});
+  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_HANDLER_IMAGES, NULL, reclaim_alone});
   run_threads(charge_in_vain, 20, NULL, NULL);
   assert_int_equal(crowded, 0);
   assert_int_equal(reclaims, THREADS * 20);
@@ -517,7 +517,7 @@ static void with_everything(unsigned rounds, void (*meanwhile)(void)) {
   struct nx_pool *pool;
   struct nx_error err;
   assert_int_equal(nx_pool_create(&pool, 4, 100 * KIB, governor, &err), 0);
-  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, NULL, give_kept});
+  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_HANDLER_IMAGES, NULL, give_kept});
   broken = 0;
   run_threads(do_everything, rounds, pool, meanwhile);
   release(NX_LAYER_SUSPENDED, atomic_exchange(&kept, 0));

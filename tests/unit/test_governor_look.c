@@ -231,7 +231,7 @@ static void looks_decide_and_give_back(void **state) {
   (void)state;
   create_on_tree(LIMIT, false);
   hoard = (struct hoard){.held = 30 * GIB};
-  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_SUSPENDED_SPILL, &hoard, give_back});
+  nx_governor_add_reclaimer(governor, &(struct nx_reclaimer){NX_METRICS_RECLAIM_HANDLER_IMAGES, &hoard, give_back});
   charge(NX_LAYER_SUSPENDED, 30 * GIB);
   look();
   assert_int_equal(nx_governor_state(governor), NX_GOVERNOR_NORMAL);
