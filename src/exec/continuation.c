@@ -12,7 +12,8 @@ struct nx__continuation *nx__continuation_of(struct nx_job *job, struct nx_accou
   struct nx__continuation *c = calloc(1, sizeof *c);
   if (!c) return NULL;
   c->job = job;
-  c->patch.account = c->incoming.account = c->brought.account = c->name.account = c->source.account = c->taken.bytes.account = account;
+  c->patch.account = c->incoming.account = c->brought.account = account;
+  c->name.account = c->source.account = c->taken.bytes.account = account;
   if (job->entry) memcpy(c->handler, job->entry->name, sizeof c->handler);
   if (job->traceparent.bytes <= NX_TRACEPARENT_MAX && job->traceparent.data)
     memcpy(c->traceparent, job->traceparent.data, job->traceparent.bytes);

@@ -56,8 +56,8 @@ void nx__waits_deinit(struct nx__waits *waits);
 
 /* Starts the requests that the execution has made since. Before the job is parked, or handed over. */
 bool nx__waits_start_fetches(struct nx__waits *waits, struct nx_job *job);
-/* Until its first call of a built-in extension is answered, or `until_ns`. It may fire before this returns: the job is not the caller's
- * any more, unless it returns false. */
+/* Until its first call of a built-in extension is answered, or `until_ns`. It may fire before this returns: the job is not
+ * the caller's any more, unless it returns false. */
 bool nx__waits_park(struct nx__waits *waits, struct nx_job *job, uint64_t until_ns);
 /* The answers that have come in since, moved to `out`, which is empty and of the same account. */
 void nx__waits_take_incoming(struct nx__waits *waits, struct nx_job *job, struct nx_buf *out);
