@@ -29,7 +29,7 @@ void nx_profile_init(struct nx_profile *profile) { *profile = (struct nx_profile
 #define WASM_PAGE_BYTES 65536u
 static _Atomic uint64_t remembered[SLOTS];
 
-static _Atomic uint64_t *slot_of(const uint8_t *hash) { return &remembered[(hash[0] | hash[1] << 8) % SLOTS]; }
+static _Atomic uint64_t *slot_of(const uint8_t *hash) { return &remembered[((unsigned)hash[0] | (unsigned)hash[1] << 8) % SLOTS]; }
 
 static uint64_t tag_of(const uint8_t *hash) {
   uint64_t tag = 0;
