@@ -22,6 +22,7 @@ struct nx__continuation *nx__continuation_of(struct nx_job *job, struct nx_accou
 }
 
 const char *nx_job_handler_name(const struct nx_job *job) {
+  if (job->entry) return job->entry->name;
   return job->_continuation ? job->_continuation->handler : "";
 }
 

@@ -145,7 +145,7 @@ enum nx_job_state nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job);
 /* The process is shutting down: executions that wait for longer than `longest_ns` go to the store, if that outlives the
  * process, and else are refused; their callers are told. */
 void nx_exec_flush(struct nx_exec *exec, uint64_t longest_ns);
-/* Of one that was RESUMEd, as long as the job lives; "" for inline code. */
+/* As long as the job lives; "" for inline code. */
 const char *nx_job_handler_name(const struct nx_job *job);
 /* Frees what the job made. */
 void nx_job_deinit(struct nx_job *job);

@@ -193,6 +193,13 @@ def test_json_log(start):
     assert any(line.get("text") == 'from "inside"' for line in lines)
 
 
+def test_the_line_of_an_execution(start):
+    server = start({"LOG_LEVEL": "info"})
+    server.install("named", "return 1")
+    assert server.run("named").json() == server.value("return 1") == 1
+    wait_until(lambda: "handler=named status=success" in server.log() and "handler=inline status=success" in server.log())
+
+
 def test_quiet_log(start):
     server = start({"LOG_LEVEL": "error"}, wait=False)
     # No line names the port: the kernel does.
