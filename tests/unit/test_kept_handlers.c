@@ -144,6 +144,7 @@ static void a_source_must_be_that_one_and_sealed(void **state) {
   put(&before, "h", ""); /* heals it */
   assert_there(&before, "h", "");
   nx_buf_deinit(&handler.bytes);
+  nx_buf_deinit(&out);
 }
 
 static void a_source_is_kept_without_being_sealed_again(void **state) {
