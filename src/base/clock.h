@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clocks in nanoseconds. Monotonic for every duration and deadline; real time only for what people read. Both are
- * vDSO calls: they cost tens of nanoseconds and no system call. */
+ * Clocks in nanoseconds. Monotonic for every duration and deadline; real time only for what people or other hosts read.
+ * Both are vDSO calls: they cost tens of nanoseconds and no system call. */
 #ifndef NX_BASE_CLOCK_H
 #define NX_BASE_CLOCK_H
 
@@ -18,5 +18,7 @@ static inline uint64_t nx_clock_read_ns(clockid_t id) {
 }
 static inline uint64_t nx_clock_ns(void) { return nx_clock_read_ns(CLOCK_MONOTONIC); }
 static inline uint64_t nx_clock_realtime_ns(void) { return nx_clock_read_ns(CLOCK_REALTIME); }
+/* The unit of the times in suspension stores. */
+static inline uint64_t nx_clock_realtime_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
 
 #endif

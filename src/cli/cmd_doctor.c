@@ -158,7 +158,7 @@ static void print_waiting(struct nx_store *store) {
   char text[128];
   store->own = nx_suspension_prefix_of(nx_sandbox_guest_id());
   for (unsigned i = 0; i < SWEEPS_MAX && !stats.is_counted; i++) {
-    store->ops->sweep(store, nx_clock_realtime_ns() / NX_NS_PER_MS);
+    store->ops->sweep(store, nx_clock_realtime_ms());
     store->ops->read_stats(store, &stats);
   }
   if (!stats.is_counted) {

@@ -182,8 +182,6 @@ static bool is_permitted(struct nx_execution *x, const struct nx_call *call, str
   return false;
 }
 
-static uint64_t now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
-
 static int32_t call_extension(struct nx_execution *x, struct text what, struct text args) {
   struct text extension, method;
   if (!split(what, &extension, &method) || !is_utf8(what) || !is_json(args)) return NX_REPLY_BAD_CALL;
@@ -196,8 +194,8 @@ static int32_t call_extension(struct nx_execution *x, struct text what, struct t
     .args = args.data, .args_bytes = args.bytes,
   };
   if (!is_permitted(x, &call, extension, method)) return NX_REPLY_UNAVAILABLE;
-  if (call.kind == NX_CALL_TIME) call.due_ms = now_ms() + sleep_ms(args);
-  if (call.kind == NX_CALL_NET) call.due_ms = now_ms() + NET_LOST_AFTER_MS;
+  if (call.kind == NX_CALL_TIME) call.due_ms = nx_clock_realtime_ms() + sleep_ms(args);
+  if (call.kind == NX_CALL_NET) call.due_ms = nx_clock_realtime_ms() + NET_LOST_AFTER_MS;
   if (!nx_calls_add(&x->calls, &call)) {
     nx_execution_fail_for_budget(x);
     nx_guest_stop();

@@ -76,7 +76,7 @@ void nx__keeper_deinit(struct nx__keeper *keeper) { nx_work_queue_destroy(keeper
 /* ---- Waiting here ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t when_due_ns(const struct nx_job *job, uint64_t now_ns) {
-  uint64_t in_ms = nx_minus_u64(nx_calls_due_ms(&job->execution.calls), nx__now_ms());
+  uint64_t in_ms = nx_minus_u64(nx_calls_due_ms(&job->execution.calls), nx_clock_realtime_ms());
   return nx_min_u64(now_ns + nx_min_u64(in_ms, UINT32_MAX) * NX_NS_PER_MS, job->_continuation->expires_ns);
 }
 
@@ -134,7 +134,7 @@ static struct nx_bytes source_of(const struct nx_job *job) {
  * would leave an interval ticking for months. */
 static uint64_t expiry_ms(const struct nx__keeper *keeper, const struct nx_job *job) {
   if (job->_is_own) return job->_continuation->taken.record.fixed.expires_ms;
-  return nx__now_ms() + keeper->config->suspend_ttl_ms;
+  return nx_clock_realtime_ms() + keeper->config->suspend_ttl_ms;
 }
 
 static int keep(struct nx__keeper *keeper, struct nx_job *job, uint64_t wake_ms, struct nx_error *err) {
@@ -164,7 +164,7 @@ static enum nx_job_state keep_failed(struct nx__keeper *keeper, struct nx_job *j
 static enum nx_job_state keep_step(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   struct nx_error err;
-  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = nx__now_ms();
+  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = nx_clock_realtime_ms();
   bool wakes = due_ms != UINT64_MAX;
   if (keep(keeper, job, wakes ? due_ms : 0, &err)) return keep_failed(keeper, job, &err);
   nx_metrics_suspension();

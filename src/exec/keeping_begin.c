@@ -87,13 +87,13 @@ static enum nx_job_state try_later(struct nx__keeper *keeper, struct nx_job *job
 }
 
 static bool has_news(const struct nx_job *job) {
-  return job->_continuation->incoming.len || nx_calls_due_ms(&job->execution.calls) <= nx__now_ms();
+  return job->_continuation->incoming.len || nx_calls_due_ms(&job->execution.calls) <= nx_clock_realtime_ms();
 }
 
 /* The call that an alarm was for may have been cancelled or answered; or a caller came without answers, and too early. */
 static enum nx_job_state nothing_new(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx_error err;
-  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = nx__now_ms();
+  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = nx_clock_realtime_ms();
   if (job->_is_own) {
     nx__keeper_release(keeper, job);
     job->state = NX_JOB_DONE;

@@ -9,8 +9,6 @@
 
 typedef enum nx_job_state nx__step(struct nx__keeper *keeper, struct nx_job *job);
 
-static inline uint64_t nx__now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
-
 /* WAITING or QUEUED: another thread may have the job already. */
 bool nx__keeper_is_mine_no_more(enum nx_job_state state);
 /* The step, here or on a thread that may wait. */

@@ -42,13 +42,13 @@ void nx__keeper_retire(struct nx__keeper *keeper) { atomic_store(&keeper->retire
 
 static void sweep(struct nx__keeper *keeper) {
   struct nx_suspension_id ids[DUE_BATCH];
-  size_t count = nx_suspensions_due(keeper->suspensions, nx__now_ms(), ids, DUE_BATCH);
+  size_t count = nx_suspensions_due(keeper->suspensions, nx_clock_realtime_ms(), ids, DUE_BATCH);
   for (size_t i = 0; i < count; i++) {
     char name[2 * NX_SUSPENSION_ID_BYTES + 1];
     nx_suspension_name(name, &ids[i]);
     nx__keeper_wake(keeper, name, sizeof name - 1, NULL);
   }
-  nx_suspensions_sweep(keeper->suspensions, nx__now_ms());
+  nx_suspensions_sweep(keeper->suspensions, nx_clock_realtime_ms());
 }
 
 static void run_sweep(struct nx_work *work) {

@@ -39,7 +39,7 @@ static bool has_answers(struct nx_exec *exec, struct nx_job *job, struct nx_buf 
   NX_BUF_AUTO incoming = {.account = exec->suspended};
   nx_buf_reset(out, SIZE_MAX);
   nx__waits_take_incoming(&exec->waits, job, &incoming);
-  return nx__continuation_collect(job, &incoming, nx_clock_realtime_ns() / NX_NS_PER_MS, exec->waits.net, out);
+  return nx__continuation_collect(job, &incoming, nx_clock_realtime_ms(), exec->waits.net, out);
 }
 
 /* Its memory as it was when it was suspended. */

@@ -208,7 +208,7 @@ bool nx__waits_have_news(struct nx__waits *waits, struct nx_job *job) {
   pthread_mutex_lock(&waits->mutex);
   bool has_answer = job->_continuation->incoming.len != 0;
   pthread_mutex_unlock(&waits->mutex);
-  return has_answer || nx_calls_due_ms(&job->execution.calls) <= nx_clock_realtime_ns() / NX_NS_PER_MS;
+  return has_answer || nx_calls_due_ms(&job->execution.calls) <= nx_clock_realtime_ms();
 }
 
 /* An answer comes in for a job that waits, runs, or is about to wait. Under the mutex; true: it must be fired. */

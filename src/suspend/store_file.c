@@ -86,13 +86,13 @@ static int store_read(struct nx_store *store, const struct nx_suspension_id *id,
   nx__item_name(name, id);
   int rc = nx__kept_open(&file_of(store)->items, name, &kept, err);
   if (rc) return rc;
-  if (kept.header.expires_ms <= nx__now_ms()) return nx_error_set(err, NX_ERR_NOT_FOUND, "the suspension has expired");
+  if (kept.header.expires_ms <= nx_clock_realtime_ms()) return nx_error_set(err, NX_ERR_NOT_FOUND, "the suspension has expired");
   return fill(out, &kept, err);
 }
 
 /* NX_ERR_GONE for an item at its end. */
 static int check_waits(const struct nx__kept *kept, struct nx_error *err) {
-  if (kept->header.expires_ms <= nx__now_ms()) return nx_error_set(err, NX_ERR_GONE, "the suspension has expired");
+  if (kept->header.expires_ms <= nx_clock_realtime_ms()) return nx_error_set(err, NX_ERR_GONE, "the suspension has expired");
   if (kept->header.state == NX_STORED_WAITING) return 0;
   return nx_error_set(err, NX_ERR_GONE, "the suspension is %s already",
                       kept->header.state == NX_STORED_FINISHED ? "finished" : "cancelled");
@@ -120,7 +120,7 @@ static void end_lease(struct nx_store_lease *lease) {
 }
 
 static uint64_t end_of_lease(uint64_t lease_ms) {
-  uint64_t now_ms = nx__now_ms();
+  uint64_t now_ms = nx_clock_realtime_ms();
   return lease_ms > UINT64_MAX - now_ms ? UINT64_MAX : now_ms + lease_ms;
 }
 
@@ -141,7 +141,7 @@ static int take_lease(struct nx__file_store *file, const char *name, uint64_t un
     int rc = nx__kept_take(&file->items, name, kept, err);
     if (!rc) rc = check_waits(kept, err);
     if (rc || nx__kept_lease(kept->fd, until_ms)) return rc;
-    if (nx__kept_leased_until_ms(kept->fd) > nx__now_ms()) break;
+    if (nx__kept_leased_until_ms(kept->fd) > nx_clock_realtime_ms()) break;
     rc = oust(file, name, kept, room, err);
     if (rc) return rc;
     nx__kept_close(kept);

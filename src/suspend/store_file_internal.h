@@ -19,8 +19,6 @@
 #include "base/fs.h"
 #include "suspend/store.h"
 
-static inline uint64_t nx__now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
-
 /* ---- Kept files -------------------------------------------------------------------------------------------------- */
 
 /* Names are hex digits of an id or a hash, or a handler's name; none begins with a dot. */

@@ -22,7 +22,7 @@ static struct nx__file_store *file_of(struct nx_store *store) { return (struct n
 
 /* A little longer than asked for, so that not every suspension of a busy handler has to move the time. */
 static uint64_t with_margin(uint64_t until_ms) {
-  uint64_t now_ms = nx__now_ms(), margin_ms = until_ms > now_ms ? (until_ms - now_ms) / 16 : 0;
+  uint64_t now_ms = nx_clock_realtime_ms(), margin_ms = until_ms > now_ms ? (until_ms - now_ms) / 16 : 0;
   return until_ms > UINT64_MAX - margin_ms ? UINT64_MAX : until_ms + margin_ms;
 }
 
@@ -78,7 +78,7 @@ int nx__file_keep_source(struct nx_store *store, const uint8_t hash[NX_HASH_BYTE
   struct nx__file_store *file = file_of(store);
   struct nx_error cause;
   if (bytes > NX_STORE_ITEM_MAX_BYTES) return nx_error_set(err, NX_ERR_TOO_LARGE, "a source of %zu bytes", bytes);
-  if (until_ms == UINT64_MAX) until_ms = nx__now_ms() + NX__HANDLER_GRACE_MS;
+  if (until_ms == UINT64_MAX) until_ms = nx_clock_realtime_ms() + NX__HANDLER_GRACE_MS;
   int rc = source ? put_source(file, hash, source, bytes, until_ms, &cause)
                   : nx__file_source_keep(file, hash, until_ms, &cause);
   if (rc && err) *err = cause;

@@ -11,8 +11,6 @@
 
 #define DUE_MAX 256u /* ids that one call gives back */
 
-static uint64_t now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
-
 static struct nx__memory_store *of(struct nx_store *base) { return (struct nx__memory_store *)base; }
 
 static struct nx__item *item_of_expiry(struct nx_timer *timer) {
@@ -159,7 +157,7 @@ static void release(struct nx_store *base, struct nx_store_lease *lease) {
 
 /* Under the shard's lock. */
 static int take_lease(struct nx__item *item, uint64_t lease_ms, struct nx_store_lease *lease, struct nx_error *err) {
-  uint64_t now = now_ms();
+  uint64_t now = nx_clock_realtime_ms();
   int status = check_waits(item, now, err);
   if (status) return status;
   if (is_leased(item, now))
@@ -188,7 +186,7 @@ static int extend(struct nx_store *base, struct nx_store_lease *lease, uint64_t 
   struct nx__shard *shard = nx__shard_of(of(base), lease->id.bytes);
   nx__lock(shard);
   struct nx__item *item = find_held(shard, lease);
-  if (item) item->lease_end_ms = now_ms() + lease_ms;
+  if (item) item->lease_end_ms = nx_clock_realtime_ms() + lease_ms;
   nx__unlock(shard);
   return item ? 0 : lost(err);
 }
@@ -230,7 +228,7 @@ static int read_item(struct nx_store *base, const struct nx_suspension_id *id, s
   struct nx__shard *shard = nx__shard_of(store, id->bytes);
   nx__lock(shard);
   struct nx__item *item = find(shard, id);
-  item = item && !is_expired(item, now_ms()) ? hold(item, out) : NULL;
+  item = item && !is_expired(item, nx_clock_realtime_ms()) ? hold(item, out) : NULL;
   nx__unlock(shard);
   return item ? copy_and_release(store, item, out, err) : not_found(err);
 }
@@ -240,7 +238,7 @@ static int cancel(struct nx_store *base, const struct nx_suspension_id *id, stru
   struct nx__shard *shard = nx__shard_of(store, id->bytes);
   nx__lock(shard);
   struct nx__item *item = find(shard, id);
-  int status = item ? check_waits(item, now_ms(), err) : not_found(err);
+  int status = item ? check_waits(item, nx_clock_realtime_ms(), err) : not_found(err);
   if (!status) {
     end_state(store, shard, item);
     item->state = NX_STORED_CANCELLED;

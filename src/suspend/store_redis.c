@@ -297,7 +297,7 @@ static int keep_source(struct nx_store *base, const uint8_t hash[NX_HASH_BYTES],
   char hex[NX__REDIS_HASH_CHARS + 1];
   int status = check_size(bytes, err);
   if (status) return status;
-  if (until_ms == UINT64_MAX) until_ms = nx_clock_realtime_ns() / NX_NS_PER_MS + SOURCE_OF_HANDLER_MS;
+  if (until_ms == UINT64_MAX) until_ms = nx_clock_realtime_ms() + SOURCE_OF_HANDLER_MS;
   nx__redis_begin(&command, "keep_source");
   nx__redis_add_text(&command, sodium_bin2hex(hex, sizeof hex, hash, NX_HASH_BYTES));
   nx__redis_add_number(&command, until_ms);

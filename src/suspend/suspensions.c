@@ -127,7 +127,7 @@ static int check(const struct nx_suspensions *s, const struct nx_record *record,
     return nx_error_set(err, NX_ERR_CONFLICT, "suspended by a nexus with guest %s; this one has guest %s and cannot "
                         "resume it", theirs, ours);
   }
-  if (record->fixed.expires_ms <= nx_clock_realtime_ns() / NX_NS_PER_MS)
+  if (record->fixed.expires_ms <= nx_clock_realtime_ms())
     return nx_error_set(err, NX_ERR_GONE, "the suspended execution has expired");
   return 0;
 }
