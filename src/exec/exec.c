@@ -240,15 +240,13 @@ static enum nx_job_state next_step(struct nx_exec *exec, struct nx_job *job) {
   return nx_clock_ns() >= c->expires_ns ? expire(exec, job) : nx__keeper_wait(&exec->keeper, job);
 }
 
-static bool is_ready(enum nx_job_state state) { return state != NX_JOB_WAITING && state != NX_JOB_QUEUED; }
-
 /* What it waited for has come; or there is no time left to wait. */
 static void go_on(struct nx_exec *exec, struct nx_job *job) {
   job->_goes_on = true;
-  if (is_ready(next_step(exec, job)))
-    ready(exec, job);
-  else
+  if (nx_job_is_elsewhere(next_step(exec, job)))
     nx_watchdog_kick(exec->watchdog);
+  else
+    ready(exec, job);
 }
 
 static void fire(void *self, struct nx__wake *wake) {
@@ -262,7 +260,7 @@ static void fire(void *self, struct nx__wake *wake) {
   struct nx_job *job = ((struct nx__continuation *)wake)->job;
   if (wake->kind == NX__WAKE_PARKED)
     go_on(exec, job);
-  else if (is_ready(nx__keeper_begin(&exec->keeper, job)))
+  else if (!nx_job_is_elsewhere(nx__keeper_begin(&exec->keeper, job)))
     ready(exec, job);
 }
 

@@ -35,11 +35,16 @@ enum nx_job_state {
   NX_JOB_NEW,
   NX_JOB_ADMITTED,
   NX_JOB_QUEUED,
-  NX_JOB_WAITING, /* may be another thread's already */
+  NX_JOB_WAITING,
   NX_JOB_EXPIRED,
   NX_JOB_REFUSED,
   NX_JOB_DONE
 };
+
+/* Another thread may have the job already: who got this state must not touch it, and it comes by nx_exec_next(). */
+static inline bool nx_job_is_elsewhere(enum nx_job_state state) {
+  return state == NX_JOB_QUEUED || state == NX_JOB_WAITING;
+}
 
 enum nx_job_kind {
   NX_JOB_EXECUTE, /* execution.handler, or else the source of `entry` in the store, or else `source` */

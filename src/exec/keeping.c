@@ -16,14 +16,12 @@
 
 /* ---- Steps ------------------------------------------------------------------------------------------------------------ */
 
-bool nx__keeper_is_mine_no_more(enum nx_job_state state) { return state == NX_JOB_WAITING || state == NX_JOB_QUEUED; }
-
 static void run_step(struct nx_work *work) {
   struct nx__continuation *c = (struct nx__continuation *)((char *)work - offsetof(struct nx__continuation, work));
   struct nx__keeper *keeper = c->keeper;
   struct nx_job *job = c->job;
   enum nx_job_state state = c->step(keeper, job);
-  if (!nx__keeper_is_mine_no_more(state)) keeper->ready(keeper->self, job);
+  if (!nx_job_is_elsewhere(state)) keeper->ready(keeper->self, job);
   atomic_fetch_sub(&keeper->busy, 1);
 }
 

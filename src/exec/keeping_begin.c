@@ -86,14 +86,9 @@ static enum nx_job_state try_later(struct nx__keeper *keeper, struct nx_job *job
   return nx__keeper_refuse(job, NX_ERR_OVERLOADED, "the suspended execution is being resumed by another request; try again");
 }
 
-static bool has_news(const struct nx_job *job) {
-  return job->_continuation->incoming.len || nx_calls_due_ms(&job->execution.calls) <= nx_clock_realtime_ms();
-}
-
 /* The call that an alarm was for may have been cancelled or answered; or a caller came without answers, and too early. */
 static enum nx_job_state nothing_new(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx_error err;
-  uint64_t due_ms = nx_calls_due_ms(&job->execution.calls), now = nx_clock_realtime_ms();
   if (job->_is_own) {
     nx__keeper_release(keeper, job);
     job->state = NX_JOB_DONE;
@@ -103,7 +98,7 @@ static enum nx_job_state nothing_new(struct nx__keeper *keeper, struct nx_job *j
     nx_error_set(&err, NX_ERR_INVALID, "results: expected a list of results of open calls, and not an empty one");
   else
     nx_error_set(&err, NX_ERR_CONFLICT, "the execution waits: it can go on in %llu ms",
-                 (unsigned long long)(due_ms > now ? due_ms - now : 0));
+                 (unsigned long long)nx_minus_u64(nx_calls_due_ms(&job->execution.calls), nx_clock_realtime_ms()));
   count_refused(err.code);
   return nx__keeper_fail(keeper, job, &err);
 }
@@ -120,7 +115,7 @@ static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *j
     count_refused(err.code);
     return nx__keeper_fail(keeper, job, &err);
   }
-  if (!has_news(job)) return nothing_new(keeper, job);
+  if (!nx__waits_have_news(keeper->waits, job)) return nothing_new(keeper, job);
   enum nx_job_state state = nx__admission_submit(keeper->admission, job);
   if (state == NX_JOB_REFUSED) nx__keeper_release(keeper, job);
   return state;

@@ -9,8 +9,6 @@
 
 typedef enum nx_job_state nx__step(struct nx__keeper *keeper, struct nx_job *job);
 
-/* WAITING or QUEUED: another thread may have the job already. */
-bool nx__keeper_is_mine_no_more(enum nx_job_state state);
 /* The step, here or on a thread that may wait. */
 enum nx_job_state nx__keeper_take(struct nx__keeper *keeper, struct nx_job *job, nx__step *step);
 /* Ends the job with a refusal. */

@@ -28,7 +28,7 @@ static struct nx_job *make_job(struct nx__keeper *keeper, const char *name, size
 /* Without memory nothing is lost: the sweep finds it again when it is due. */
 static void wake(struct nx__keeper *keeper, const char *name, size_t bytes, const struct nx__incoming *answer) {
   struct nx_job *job = make_job(keeper, name, bytes, answer);
-  if (job && !nx__keeper_is_mine_no_more(nx__keeper_begin(keeper, job))) keeper->ready(keeper->self, job);
+  if (job && !nx_job_is_elsewhere(nx__keeper_begin(keeper, job))) keeper->ready(keeper->self, job);
 }
 
 /* Busy first: who retires the keeper and then finds it idle knows that nothing comes any more. */

@@ -218,10 +218,10 @@ static enum nx_http_next finish(struct nx_request *request) {
   return NX_HTTP_DONE;
 }
 
-/* Goes on as the job's state says. QUEUED, WAITING: it may be another thread's already. */
+/* Goes on as the job's state says. */
 static enum nx_http_next go_on(struct nx_request *request, enum nx_job_state state) {
   if (state == NX_JOB_ADMITTED) state = nx_exec_run(request->app->exec, &request->job);
-  if (state == NX_JOB_QUEUED || state == NX_JOB_WAITING) return NX_HTTP_PARKED;
+  if (nx_job_is_elsewhere(state)) return NX_HTTP_PARKED;
   if (state == NX_JOB_DONE) return finish(request);
   refused(request);
   return NX_HTTP_DONE;
