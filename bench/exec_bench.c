@@ -7,8 +7,6 @@
  * Two forms of the same round, one after the other:
  *   pool   what the server does per request: nx_pool_acquire, nx_execution_run, nx_pool_release
  *   bare   nx_instance_invoke and nx_instance_reset alone */
-#include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,14 +234,9 @@ static bool measure_fresh(struct bench *bench) {
   return ok;
 }
 
-/* On a thread of its own, for a native stack of the size the server gives. */
-static void *measure(void *argument) {
+static void measure(void *argument) {
   struct bench *bench = argument;
   unsigned capacity = bench->rounds > RARE_ROUNDS ? bench->rounds : RARE_ROUNDS;
-  if (nx_sandbox_thread_enter(&bench->err)) {
-    fail(bench, "thread", NULL);
-    return NULL;
-  }
   if (!samples_init(&bench->whole, capacity) || !samples_init(&bench->guest, capacity) ||
       !samples_init(&bench->reset, capacity)) {
     fail(bench, "no memory for samples", NULL);
@@ -256,8 +249,6 @@ static void *measure(void *argument) {
     if (measure_compile(bench) && measure_fresh(bench) && measure_pool(bench) && measure_bare(bench))
       printf("\"clean\":true}\n");
   }
-  nx_sandbox_thread_leave();
-  return NULL;
 }
 
 /* ---- Setting up --------------------------------------------------------------------------------------------------- */
@@ -340,17 +331,7 @@ int main(int argc, char **argv) {
     fail(&bench, "start", NULL);
     return 1;
   }
-  pthread_attr_t attributes;
-  pthread_t thread;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, nx_sandbox_native_stack_bytes(bench.config.stack_size_bytes));
-  if ((errno = pthread_create(&thread, &attributes, measure, &bench))) {
-    perror("exec_bench: cannot start a thread");
-    bench.failed = true;
-  } else {
-    pthread_join(thread, NULL);
-  }
-  pthread_attr_destroy(&attributes);
+  if (nx_sandbox_run_thread(bench.config.stack_size_bytes, measure, &bench, &bench.err)) fail(&bench, "thread", NULL);
   finish(&bench);
   return bench.failed;
 }

@@ -8,8 +8,6 @@
  *   suspend   what the server does from a request to its suspension: admit, acquire, run, patch, reset, keep
  *   resume    and from the answer to the result: lease, load, admit, acquire, restore, run, reset, commit
  *   steps     parts of both, each alone */
-#include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,18 +254,12 @@ static bool compile(struct bench *bench) {
   return true;
 }
 
-/* On a thread of its own, for a native stack of the size the server gives. The warm-up's times are forgotten. */
-static void *measure(void *argument) {
+/* The warm-up's times are forgotten. */
+static void measure(void *argument) {
   struct bench *bench = argument;
-  if (nx_sandbox_thread_enter(&bench->err)) {
-    fail(bench, "thread");
-    return NULL;
-  }
   bool ok = compile(bench) && suspend_others(bench) && run(bench, bench->rounds / 4);
   for (int i = 0; i < STEPS; i++) bench->samples[i].count = 0;
   if (ok && run(bench, bench->rounds)) report(bench);
-  nx_sandbox_thread_leave();
-  return NULL;
 }
 
 /* ---- Setting up --------------------------------------------------------------------------------------------------- */
@@ -353,17 +345,7 @@ int main(int argc, char **argv) {
     fail(&bench, "start");
     return 1;
   }
-  pthread_attr_t attributes;
-  pthread_t thread;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, nx_sandbox_native_stack_bytes(bench.config.stack_size_bytes));
-  if ((errno = pthread_create(&thread, &attributes, measure, &bench))) {
-    perror("suspend_bench: cannot start a thread");
-    bench.failed = true;
-  } else {
-    pthread_join(thread, NULL);
-  }
-  pthread_attr_destroy(&attributes);
+  if (nx_sandbox_run_thread(bench.config.stack_size_bytes, measure, &bench, &bench.err)) fail(&bench, "thread");
   finish(&bench);
   return bench.failed;
 }

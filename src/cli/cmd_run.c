@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * nexus run FILE …: one execution, the result on stdout as the API would give it. Exit status 0 for success. */
-#include <errno.h>
-#include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,21 +155,17 @@ static enum nx_job_state go_on(struct run *run) {
 /* What waits for a call that only its caller can answer has done what it can do here. */
 static bool is_good(enum nx_outcome outcome) { return outcome == NX_OUTCOME_SUCCESS || outcome == NX_OUTCOME_SUSPENDED; }
 
-/* On a thread of its own, for a stack of the configured size with a guard below it. */
-static void *execute(void *argument) {
+static void execute(void *argument) {
   struct run *run = argument;
   struct nx_job *job = &run->job;
-  if (nx_sandbox_thread_enter(&run->err)) return NULL;
   job->source = (struct nx_text){run->source.data ? run->source.data : "", (uint32_t)run->source.len};
   job->execution.limits = nx_exec_limits(&run->config);
   nx_execution_name(&job->execution);
   enum nx_job_state state = nx_exec_run_waiting(run->exec, job);
-  while (state == NX_JOB_WAITING || state == NX_JOB_QUEUED) state = go_on(run);
-  nx_sandbox_thread_leave();
+  while (nx_job_is_elsewhere(state)) state = go_on(run);
   nx_result_write(job, &run->result);
   nx_buf_char(&run->result, '\n');
   run->status = is_good(job->execution.outcome) ? NX_EXIT_OK : NX_EXIT_FAILURE;
-  return NULL;
 }
 
 static void finish(struct run *run) {
@@ -202,17 +196,10 @@ int nx_cmd_run(int argc, char **argv) {
     fprintf(stderr, "nexus run: %s\n", run.err.text);
     return NX_EXIT_FAILURE;
   }
-  pthread_attr_t attributes;
-  pthread_t thread;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, nx_sandbox_native_stack_bytes(run.config.stack_size_bytes));
-  if ((errno = pthread_create(&thread, &attributes, execute, &run))) {
-    perror("nexus run: cannot start a thread");
-  } else {
-    pthread_join(thread, NULL);
+  if (nx_sandbox_run_thread(run.config.stack_size_bytes, execute, &run, &run.err))
+    fprintf(stderr, "nexus run: %s\n", run.err.text);
+  else
     fwrite(run.result.data, 1, run.result.len, stdout);
-  }
-  pthread_attr_destroy(&attributes);
   finish(&run);
   return run.status;
 }

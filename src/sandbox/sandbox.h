@@ -60,6 +60,9 @@ size_t nx_sandbox_native_stack_bytes(size_t guest_stack_bytes);
 /* Gives the calling thread what it needs to enter guests (alternate signal stack, stack bounds, a kill slot). */
 int nx_sandbox_thread_enter(struct nx_error *err);
 void nx_sandbox_thread_leave(void);
+/* Calls `run` on a thread of its own that has entered, with the stack for JavaScript limited to `guest_stack_bytes`, and
+ * waits until it has left. */
+int nx_sandbox_run_thread(size_t guest_stack_bytes, void (*run)(void *argument), void *argument, struct nx_error *err);
 /* A number for the calling thread that is never used again; 0 when it did not enter. */
 uint64_t nx_sandbox_thread_serial(void);
 

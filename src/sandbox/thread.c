@@ -194,6 +194,38 @@ void nx_sandbox_thread_leave(void) {
   free(self);
 }
 
+struct visit {
+  void (*run)(void *argument);
+  void *argument;
+  struct nx_error *err;
+  int status;
+};
+
+static void *enter_and_run(void *argument) {
+  struct visit *visit = argument;
+  visit->status = nx_sandbox_thread_enter(visit->err);
+  if (visit->status) return NULL;
+  visit->run(visit->argument);
+  nx_sandbox_thread_leave();
+  return NULL;
+}
+
+int nx_sandbox_run_thread(size_t guest_stack_bytes, void (*run)(void *argument), void *argument, struct nx_error *err) {
+  struct visit visit = {.run = run, .argument = argument, .err = err};
+  pthread_attr_t attributes;
+  pthread_t thread;
+  pthread_attr_init(&attributes);
+  int error = pthread_attr_setstacksize(&attributes, nx_sandbox_native_stack_bytes(guest_stack_bytes));
+  if (!error) error = pthread_create(&thread, &attributes, enter_and_run, &visit);
+  pthread_attr_destroy(&attributes);
+  if (error) {
+    errno = error;
+    return nx_error_sys(err, "cannot start a thread");
+  }
+  pthread_join(thread, NULL);
+  return visit.status;
+}
+
 uint64_t nx_sandbox_thread_serial(void) { return self_thread ? self_thread->serial : 0; }
 
 /* How long the execution has really been computing, by the thread's CPU time: one that was merely preempted needs no

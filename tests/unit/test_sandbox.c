@@ -35,22 +35,11 @@ void watchdog_stop(void) {
   pthread_join(watchdog, NULL);
 }
 
-static void *enter_and_run(void *body) {
-  struct nx_error err;
-  assert_int_equal(nx_sandbox_thread_enter(&err), 0);
-  ((void (*)(void))body)();
-  nx_sandbox_thread_leave();
-  return NULL;
-}
+static void call(void *body) { ((void (*)(void))body)(); }
 
 void on_guest_thread(void (*body)(void)) {
-  pthread_attr_t attributes;
-  pthread_t thread;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, nx_sandbox_native_stack_bytes(1 << 20));
-  assert_int_equal(pthread_create(&thread, &attributes, enter_and_run, (void *)body), 0);
-  pthread_join(thread, NULL);
-  pthread_attr_destroy(&attributes);
+  struct nx_error err;
+  assert_int_equal(nx_sandbox_run_thread(1 << 20, call, (void *)body, &err), 0);
 }
 
 /* ---- Ways out ------------------------------------------------------------------------------------------------------------ */
