@@ -15,8 +15,7 @@ struct nx_suspensions {
   struct nx_store *store; /* first (tests look for it); NULL: sealed */
   struct nx_kept_handlers handlers;
   struct nx_sealer sealer;
-  bool seals;
-  bool is_durable;
+  bool seals; /* what is written outlives this process, and can be read by others */
   uint8_t guest_id[NX_HASH_BYTES];
   struct nx_suspension_prefix prefix;
   struct nx_account *account;
@@ -43,7 +42,7 @@ int nx_suspensions_create(struct nx_suspensions **out, const struct nx_suspensio
   if (!suspensions) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the suspended executions");
   const struct nx_config *config = options->config;
   suspensions->account = options->account;
-  suspensions->seals = suspensions->is_durable = config->suspend_store.kind != NX_SUSPEND_MEMORY;
+  suspensions->seals = config->suspend_store.kind != NX_SUSPEND_MEMORY;
   nx_hash_from_hex(suspensions->guest_id, options->guest_id, strlen(options->guest_id));
   suspensions->prefix = nx_suspension_prefix_of(options->guest_id);
   bool has_previous = config->state[NX_SETTING_SUSPEND_KEY_PREVIOUS] == NX_CONFIG_VALUE;
@@ -70,7 +69,7 @@ void nx_suspensions_destroy(struct nx_suspensions *suspensions) {
 }
 
 bool nx_suspensions_block(const struct nx_suspensions *s) { return s->store && s->store->ops->blocks; }
-bool nx_suspensions_are_durable(const struct nx_suspensions *s) { return s->is_durable; }
+bool nx_suspensions_are_durable(const struct nx_suspensions *s) { return s->seals; }
 bool nx_suspensions_are_sealed(const struct nx_suspensions *s) { return !s->store; }
 struct nx_kept_handlers *nx_suspensions_handlers(struct nx_suspensions *s) { return &s->handlers; }
 bool nx_suspensions_share_handlers(const struct nx_suspensions *s) { return s->store && s->store->ops->shares_handlers; }
@@ -157,6 +156,13 @@ static int no_memory(struct nx_error *err) {
   return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a suspended execution");
 }
 
+static int add_name(const struct nx_suspension_id *id, struct nx_buf *out, struct nx_error *err) {
+  char name[2 * NX_SUSPENSION_ID_BYTES + 1];
+  nx_suspension_name(name, id);
+  nx_buf_str(out, name);
+  return out->failed ? no_memory(err) : 0;
+}
+
 /* The record as the store gets it. */
 static int wrap(struct nx_suspensions *s, const struct nx_suspension_id *id, const struct nx_record *record,
                 struct nx_buf *out, struct nx_error *err) {
@@ -231,11 +237,7 @@ int nx_suspensions_keep(struct nx_suspensions *s, struct nx_record *record, stru
   if (status) return status;
   const struct nx_store_item item = item_of(s, record, NX_STORED_WAITING, wake_ms, &wrapped);
   status = s->store->ops->create(s->store, &id, &item, refused, err);
-  if (status) return status;
-  char text[2 * NX_SUSPENSION_ID_BYTES + 1];
-  nx_suspension_name(text, &id);
-  nx_buf_str(name, text);
-  return name->failed ? no_memory(err) : 0;
+  return status ? status : add_name(&id, name, err);
 }
 
 int nx_suspensions_take(struct nx_suspensions *s, const char *name, size_t name_bytes, uint64_t lease_ms,
@@ -275,11 +277,7 @@ int nx_suspensions_put_back(struct nx_suspensions *s, struct nx_taken *taken, st
   status = s->store->ops->commit(s->store, &taken->lease, &item, refused, err);
   if (status == -NX_ERR_OVERLOADED || status == -NX_ERR_UNAVAILABLE) return status; /* the caller releases */
   taken->is_leased = false;
-  if (status) return status;
-  char text[2 * NX_SUSPENSION_ID_BYTES + 1];
-  nx_suspension_name(text, &taken->lease.id);
-  if (state == NX_STORED_WAITING) nx_buf_str(name, text);
-  return 0;
+  return status || state != NX_STORED_WAITING ? status : add_name(&taken->lease.id, name, err);
 }
 
 void nx_suspensions_release(struct nx_suspensions *s, struct nx_taken *taken) {
