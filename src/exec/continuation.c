@@ -43,6 +43,10 @@ void nx__continuation_free(struct nx_job *job) {
 
 /* ---- Records -------------------------------------------------------------------------------------------------------- */
 
+static int no_memory(struct nx_error *err) {
+  return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a suspended execution");
+}
+
 static struct nx_bytes bytes_of(const struct nx_buf *buf) { return (struct nx_bytes){buf->data, buf->len}; }
 static struct nx_bytes text_bytes(const char *text) { return (struct nx_bytes){text, strlen(text)}; }
 
@@ -89,8 +93,7 @@ int nx__continuation_save(const struct nx_job *job, uint64_t expires_ms, struct 
   save_numbers(job, expires_ms, &out->fixed);
   write_rights(x->rights.grants, &texts->grants);
   write_rights(x->rights.request, &texts->request);
-  if (texts->grants.failed || texts->request.failed)
-    return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for a suspended execution");
+  if (texts->grants.failed || texts->request.failed) return no_memory(err);
   struct nx_bytes *sections = out->sections;
   sections[NX_RECORD_HANDLER] = text_bytes(c->handler);
   sections[NX_RECORD_GRANTS] = bytes_of(&texts->grants);
@@ -152,15 +155,25 @@ static void load_numbers(struct nx_job *job, const struct nx_record_fixed *in) {
   job->_continuation->fetched_to = job->_continuation->stored_to = in->last_call_id; /* who suspended it made those requests */
 }
 
-static bool load_effects(struct nx_execution *x, const struct nx_bytes *sections) {
+static int damaged(struct nx_error *err) {
+  return nx_error_set(err, NX_ERR_INVALID, "the suspended execution is damaged");
+}
+
+static int load_calls(struct nx_execution *x, struct nx_bytes section, struct nx_error *err) {
+  x->calls.block.account = x->account;
+  if (nx_calls_load(&x->calls, section.data, section.size)) return 0;
+  return x->calls.block.failed ? no_memory(err) : damaged(err);
+}
+
+static int load_effects(struct nx_execution *x, const struct nx_bytes *sections, struct nx_error *err) {
   struct nx_buf *const lists[] = {&x->mutations, &x->events, &x->view, &x->logs};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
     const struct nx_bytes *section = &sections[NX_RECORD_MUTATIONS + i];
     lists[i]->account = x->account;
     nx_buf_add(lists[i], section->data, section->size);
-    if (lists[i]->failed) return false;
+    if (lists[i]->failed) return no_memory(err);
   }
-  return true;
+  return 0;
 }
 
 int nx__continuation_load(struct nx_job *job, struct nx_error *err) {
@@ -169,17 +182,12 @@ int nx__continuation_load(struct nx_job *job, struct nx_error *err) {
   const struct nx_record *record = &c->taken.record;
   const struct nx_bytes *sections = record->sections;
   load_numbers(job, &record->fixed);
-  x->calls.block.account = x->account;
   if (!load_text(c->handler, sizeof c->handler, sections[NX_RECORD_HANDLER]) ||
       !load_text(c->traceparent, sizeof c->traceparent, sections[NX_RECORD_TRACEPARENT]))
-    return nx_error_set(err, NX_ERR_INVALID, "the suspended execution is damaged");
-  if (!nx_calls_load(&x->calls, sections[NX_RECORD_CALLS].data, sections[NX_RECORD_CALLS].size) ||
-      !load_effects(x, sections))
-    return nx_error_set(err, x->calls.block.failed || x->mutations.failed || x->events.failed || x->view.failed ||
-                             x->logs.failed ? NX_ERR_NO_MEMORY : NX_ERR_INVALID,
-                        "the suspended execution cannot be loaded");
-  int status = 0;
-  if (record->fixed.flags & NX_RECORD_HAS_GRANTS) {
+    return damaged(err);
+  int status = load_calls(x, sections[NX_RECORD_CALLS], err);
+  if (!status) status = load_effects(x, sections, err);
+  if (!status && record->fixed.flags & NX_RECORD_HAS_GRANTS) {
     status = load_rights(&c->grants, sections[NX_RECORD_GRANTS], err);
     x->rights.grants = &c->grants;
   }
