@@ -84,6 +84,27 @@ static void they_are_closed(void **state) {
   nx_calls_deinit(&calls);
 }
 
+static void one_is_closed_wherever_it_stands(void **state) {
+  static const uint32_t ids[] = {1, 3, 4, 9};
+  static const char *const left[] = {"3 4 9", "1 4 9", "1 3 9", "1 3 4"};
+  for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    struct nx_calls calls = sample();
+    assert_true(nx_calls_close(&calls, ids[i]));
+    assert_ids(&calls, left[i]);
+    assert_false(nx_calls_close(&calls, ids[i]));
+    nx_calls_deinit(&calls);
+  }
+}
+
+static void what_is_not_open_is_not_closed(void **state) {
+  struct nx_calls none = {0}, calls = sample();
+  assert_false(nx_calls_close(&none, 1));
+  for (uint32_t id = 0; id < 12; id++)
+    if (id != 1 && id != 3 && id != 4 && id != 9) assert_false(nx_calls_close(&calls, id));
+  assert_ids(&calls, "1 3 4 9");
+  nx_calls_deinit(&calls);
+}
+
 static bool is_odd(void *self, const struct nx_call *call) {
   ++*(unsigned *)self;
   return call->id % 2;
@@ -105,16 +126,18 @@ static void many_are_closed_in_one_walk(void **state) {
 
 static void marks_tell_which_are_open(void **state) {
   struct nx_calls calls = sample();
-  struct nx_call_mark marks[] = {{.id = 9}, {.id = 7}, {.id = 1}, {.id = 0}};
-  nx_calls_mark(&calls, marks, 4);
-  assert_true(nx_call_mark_find(marks, 4, 9)->is_open);
-  assert_int_equal(nx_call_mark_find(marks, 4, 9)->kind, NX_CALL_NET);
-  assert_int_equal(nx_call_mark_find(marks, 4, 1)->kind, NX_CALL_CALLER);
-  assert_false(nx_call_mark_find(marks, 4, 7)->is_open);
-  assert_false(nx_call_mark_find(marks, 4, 0)->is_open);
-  assert_null(nx_call_mark_find(marks, 4, 3));
-  nx_calls_close_marked(&calls, marks, 4);
-  assert_ids(&calls, "3 4");
+  struct nx_call_mark marks[] = {{.id = 9}, {.id = 7}, {.id = 3}, {.id = 1}, {.id = 0}};
+  nx_calls_mark(&calls, marks, 5);
+  assert_true(nx_call_mark_find(marks, 5, 9)->is_open);
+  assert_int_equal(nx_call_mark_find(marks, 5, 9)->kind, NX_CALL_NET);
+  assert_int_equal(nx_call_mark_find(marks, 5, 3)->kind, NX_CALL_TIME);
+  assert_int_equal(nx_call_mark_find(marks, 5, 1)->kind, NX_CALL_CALLER);
+  assert_false(nx_call_mark_find(marks, 5, 7)->is_open);
+  assert_false(nx_call_mark_find(marks, 5, 0)->is_open);
+  assert_null(nx_call_mark_find(marks, 5, 4));
+  nx_calls_close_marked(&calls, marks, 5);
+  assert_ids(&calls, "4");
+  assert_int_equal(calls.callers, 1);
   nx_calls_deinit(&calls);
 }
 
@@ -205,6 +228,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(they_are_kept_in_order),
     cmocka_unit_test(they_are_closed),
+    cmocka_unit_test(one_is_closed_wherever_it_stands),
+    cmocka_unit_test(what_is_not_open_is_not_closed),
     cmocka_unit_test(many_are_closed_in_one_walk),
     cmocka_unit_test(marks_tell_which_are_open),
     cmocka_unit_test(a_call_marked_twice_is_one),
