@@ -183,14 +183,19 @@ def waiting(server, count):
     wait_until(lambda: server.health()["instances"]["suspended"] == count, what="sleepers")
 
 
+def drained(server, count, nap_ms):
+    """What that many sleepers are told when their server ends."""
+    with sleepers(server, count, nap_ms) as clients:
+        waiting(server, count)
+        server.signal(signal.SIGTERM)
+        answers = clients.result()
+    assert server.wait_end() == 0
+    return answers
+
+
 def test_sleepers_go_to_another_server(start, shared_store):
     first, second = pair(start, {**shared_store, "SHUTDOWN_GRACE_MS": 2000})
-    with sleepers(first, 8, 4000) as clients:
-        waiting(first, 8)
-        first.signal(signal.SIGTERM)
-        answers = clients.result()
-    assert first.wait_end() == 0
-    for status, body in answers:
+    for status, body in drained(first, 8, 4000):
         result = json.loads(body)
         assert status == 200 and result["status"] == "suspended", body
         name = result["suspension"]["suspensionId"]
@@ -200,22 +205,13 @@ def test_sleepers_go_to_another_server(start, shared_store):
 
 def test_sleepers_of_a_store_that_ends_too(start):
     server = start({"SHUTDOWN_GRACE_MS": 2000})
-    with sleepers(server, 4, 60000) as clients:
-        waiting(server, 4)
-        server.signal(signal.SIGTERM)
-        assert [status for status, _ in clients.result()] == [503] * 4
-    assert server.wait_end() == 0
+    assert [status for status, _ in drained(server, 4, 60000)] == [503] * 4
 
 
 def test_sleepers_that_travel_sealed(start, sealed_store):
     """Their callers get them to wait on elsewhere."""
     first, second = pair(start, {**sealed_store, "SHUTDOWN_GRACE_MS": 2000})
-    with sleepers(first, 2, 4000) as clients:
-        waiting(first, 2)
-        first.signal(signal.SIGTERM)
-        answers = clients.result()
-    assert first.wait_end() == 0
-    for status, body in answers:
+    for status, body in drained(first, 2, 4000):
         assert status == 200, body
         token = json.loads(body)["suspension"]["suspensionId"]
         # Whoever has it asks again when it may go on.

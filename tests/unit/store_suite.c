@@ -106,6 +106,45 @@ void assert_item(struct nx_store *handle, struct nx_suspension_id id, enum nx_st
   nx_buf_deinit(&out.bytes);
 }
 
+enum { COUNTERS = 3 };
+
+void create_counters(void) {
+  static const uint32_t zero;
+  for (uint64_t i = 0; i < COUNTERS; i++)
+    assert_int_equal(create(store, id_of(i), item_of(NX_STORED_WAITING, &zero, sizeof zero)), 0);
+}
+
+bool increment_counter(struct nx_store *handle, unsigned step) {
+  struct nx_store_lease held;
+  struct nx_stored out = {0};
+  struct nx_suspension_id id = id_of(step % COUNTERS);
+  uint32_t value;
+  int status;
+  while ((status = lease_into(handle, id, HOUR_MS, &held, &out)) == -NX_ERR_BUSY) usleep(100);
+  bool fits = status == 0 && out.bytes.len == sizeof value;
+  if (fits) {
+    memcpy(&value, out.bytes.data, sizeof value);
+    value++;
+    fits = commit(handle, &held, item_of(NX_STORED_WAITING, &value, sizeof value)) == 0;
+  }
+  nx_buf_deinit(&out.bytes);
+  return fits;
+}
+
+uint32_t sum_of_counters(void) {
+  uint32_t sum = 0;
+  for (uint64_t i = 0; i < COUNTERS; i++) {
+    struct nx_stored out = {0};
+    uint32_t value;
+    assert_int_equal(read_into(store, id_of(i), &out), 0);
+    assert_int_equal(out.bytes.len, sizeof value);
+    memcpy(&value, out.bytes.data, sizeof value);
+    nx_buf_deinit(&out.bytes);
+    sum += value;
+  }
+  return sum;
+}
+
 int store_suite_run(const struct store_factory *of) {
   factory = of;
   return suite_run_items() + suite_run_leases() + suite_run_sharing() + suite_run_races();

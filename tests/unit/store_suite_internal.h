@@ -27,7 +27,7 @@ extern const struct store_factory *factory;
 int suite_setup(void **state);
 int suite_teardown(void **state);
 
-static inline uint64_t now_ms(void) { return nx_clock_realtime_ns() / NX_NS_PER_MS; }
+static inline uint64_t now_ms(void) { return nx_clock_realtime_ms(); }
 
 /* For what must come about by itself: looks each millisecond, and fails the test after half a minute. */
 #define eventually(condition)                                                       \
@@ -75,6 +75,13 @@ int load_source(struct nx_store *handle, const uint8_t *hash, struct nx_buf *out
 /* The item is there, with this state and these bytes. */
 void assert_item(struct nx_store *handle, struct nx_suspension_id id, enum nx_stored_state state, const char *text);
 void assert_bytes(const struct nx_buf *bytes, const void *expected, size_t size);
+
+/* ---- Counters: items with a number each, to which racers add one under the lease ----------------------------------- */
+
+void create_counters(void);
+/* To the `step`th one, and around. False when one could not be read or written. */
+bool increment_counter(struct nx_store *handle, unsigned step);
+uint32_t sum_of_counters(void);
 
 int suite_run_items(void);
 int suite_run_leases(void);

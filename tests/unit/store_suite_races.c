@@ -125,51 +125,23 @@ static void a_commit_does_not_undo_a_cancel(void **state) {
 }
 
 /* Every thread adds one to the number that a few items hold, under the lease: none may be lost. */
-enum { COUNTERS = 3, INCREMENTS = 30 };
-
-static bool increment(struct nx_store *handle, struct nx_suspension_id id) {
-  struct nx_store_lease held;
-  struct nx_stored out = {0};
-  uint32_t value;
-  int status;
-  while ((status = lease_into(handle, id, HOUR_MS, &held, &out)) == -NX_ERR_BUSY) usleep(100);
-  bool fits = status == 0 && out.bytes.len == sizeof value;
-  if (fits) {
-    memcpy(&value, out.bytes.data, sizeof value);
-    value++;
-    fits = commit(handle, &held, item_of(NX_STORED_WAITING, &value, sizeof value)) == 0;
-  }
-  nx_buf_deinit(&out.bytes);
-  return fits;
-}
+enum { INCREMENTS = 30 };
 
 static void *increment_many(void *arg) {
   struct racer *racer = arg;
   pthread_barrier_wait(racer->start);
   racer->status = 0;
   for (unsigned i = 0; i < INCREMENTS; i++)
-    if (!increment(racer->handle, id_of((racer->number + i) % COUNTERS))) racer->status = -1;
+    if (!increment_counter(racer->handle, racer->number + i)) racer->status = -1;
   return NULL;
 }
 
 static void no_commit_is_lost(void **state) {
-  static const uint32_t zero;
   struct racer racers[THREADS];
-  for (uint64_t i = 0; i < COUNTERS; i++)
-    assert_int_equal(create(store, id_of(i), item_of(NX_STORED_WAITING, &zero, sizeof zero)), 0);
+  create_counters();
   race(racers, THREADS, increment_many);
   for (int i = 0; i < THREADS; i++) assert_int_equal(racers[i].status, 0);
-  uint32_t sum = 0;
-  for (uint64_t i = 0; i < COUNTERS; i++) {
-    struct nx_stored out = {0};
-    uint32_t value;
-    assert_int_equal(read_into(store, id_of(i), &out), 0);
-    assert_int_equal(out.bytes.len, sizeof value);
-    memcpy(&value, out.bytes.data, sizeof value);
-    nx_buf_deinit(&out.bytes);
-    sum += value;
-  }
-  assert_int_equal(sum, THREADS * INCREMENTS);
+  assert_int_equal(sum_of_counters(), THREADS * INCREMENTS);
 }
 
 /* ---- All calls at once, on few items: no call may fail in a way that is not in the header ------------------------ */

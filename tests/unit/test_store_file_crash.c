@@ -24,47 +24,22 @@ static int wait_for(pid_t child) {
 
 /* ---- Processes that want the same items -------------------------------------------------------------------------- */
 
-enum { COUNTERS = 3, INCREMENTS = 100 };
-
-static bool increment(struct nx_store *handle, struct nx_suspension_id id) {
-  struct nx_store_lease held;
-  struct nx_stored out = {0};
-  uint32_t value;
-  int status;
-  while ((status = lease_into(handle, id, HOUR_MS, &held, &out)) == -NX_ERR_BUSY) usleep(100);
-  if (status || out.bytes.len != sizeof value) return false;
-  memcpy(&value, out.bytes.data, sizeof value);
-  nx_buf_deinit(&out.bytes);
-  value++;
-  return commit(handle, &held, item_of(NX_STORED_WAITING, &value, sizeof value)) == 0;
-}
+enum { INCREMENTS = 100 };
 
 static int increment_many(unsigned number) {
   struct nx_store *mine = open_again();
   bool fits = true;
-  for (unsigned i = 0; i < INCREMENTS && fits; i++) fits = increment(mine, id_of((number + i) % COUNTERS));
+  for (unsigned i = 0; i < INCREMENTS && fits; i++) fits = increment_counter(mine, number + i);
   mine->ops->close(mine);
   return !fits;
 }
 
 static void no_commit_is_lost_between_processes(void **state) {
-  static const uint32_t zero;
   pid_t children[PROCESSES];
-  uint32_t sum = 0;
-  for (uint64_t i = 0; i < COUNTERS; i++)
-    assert_int_equal(create(store, id_of(i), item_of(NX_STORED_WAITING, &zero, sizeof zero)), 0);
+  create_counters();
   for (unsigned i = 0; i < PROCESSES; i++) children[i] = start(increment_many, i);
   for (unsigned i = 0; i < PROCESSES; i++) assert_int_equal(wait_for(children[i]), 0);
-  for (uint64_t i = 0; i < COUNTERS; i++) {
-    struct nx_stored out = {0};
-    uint32_t value;
-    assert_int_equal(read_into(store, id_of(i), &out), 0);
-    assert_int_equal(out.bytes.len, sizeof value);
-    memcpy(&value, out.bytes.data, sizeof value);
-    nx_buf_deinit(&out.bytes);
-    sum += value;
-  }
-  assert_int_equal(sum, PROCESSES * INCREMENTS);
+  assert_int_equal(sum_of_counters(), PROCESSES * INCREMENTS);
 }
 
 /* ---- Killed while they write ------------------------------------------------------------------------------------- */
