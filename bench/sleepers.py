@@ -114,7 +114,7 @@ def main():
     parser = argparse.ArgumentParser(description="Handlers that sleep, beside others that do not.")
     parser.add_argument("--nexus", default=str(ROOT / "build/nexus"))
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--limit", type=size, default=256 * MIB, help="of the memory group (512Mi)")
+    parser.add_argument("--limit", type=size, default=512 * MIB, help="of the memory group (512Mi)")
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
     try:

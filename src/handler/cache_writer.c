@@ -7,7 +7,6 @@
 
 #include "base/thread.h"
 
-
 struct waiting {
   uint8_t source_hash[NX_HASH_BYTES];
   struct nx_image *image;

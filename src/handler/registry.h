@@ -134,7 +134,7 @@ struct nx_registry_stats {
   uint64_t hits, misses;   /* of nx_registry_find */
 };
 void nx_registry_read_stats(struct nx_registry *registry, struct nx_registry_stats *out);
-/* registered_bytes + cached_bytes, without a lock. nx_handler_live_bytes() adds what only executions hold. */
+/* registered_bytes + cached_bytes, without a lock. */
 size_t nx_registry_bytes(const struct nx_registry *registry);
 
 #endif
