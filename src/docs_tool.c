@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "memory/plan.h"
 #include "metrics/metrics.h"
 
 static int write_page(const char *dir, const char *name, int (*write)(FILE *out, struct nx_error *err)) {
@@ -24,5 +25,5 @@ static int write_page(const char *dir, const char *name, int (*write)(FILE *out,
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
   return write_page(argv[1], "configuration.md", nx_config_write_docs) |
-         write_page(argv[1], "metrics.md", nx_metrics_write_docs);
+         write_page(argv[1], "metrics.md", nx_metrics_write_docs) | write_page(argv[1], "sizing.md", nx_plan_write_docs);
 }

@@ -17,7 +17,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
+#include "base/error.h"
 #include "base/reading.h"
 #include "config/config.h"
 
@@ -118,6 +120,9 @@ void nx_plan_make(const struct nx_plan_input *input, struct nx_plan *plan);
 
 /* The largest average working set at which an autoscaler with `pods` pods (at least 2) removes one. */
 uint64_t nx_plan_scale_in_bytes(uint64_t request_bytes, unsigned percent, unsigned pods);
+
+/* docs/sizing.md. */
+int nx_plan_write_docs(FILE *file, struct nx_error *err);
 
 /* "fits" for NX_PLAN_FINDING_COUNT. */
 const char *nx_plan_finding_name(enum nx_plan_finding_kind kind);
