@@ -6,9 +6,7 @@
  * A pair is refused as a whole: when the source does not compile, the grants do not parse, or a file is unreadable,
  * too large or badly named, that is logged once per content and what was in service before stays (grants that do not
  * parse must not leave a handler without grants). Other files and names that begin with '.' are ignored.
- * Changes are seen by inotify on the directory and on its parent (for swapped symbolic links, also Kubernetes' "..data"
- * in the directory), gathered for debounce_ms, and found at the latest by a look every rescan_ms, for file systems
- * that tell nothing. A directory that vanishes later is logged; its handlers stay.
+ * Changes are seen as base/watch.h says. A directory that vanishes later is logged; its handlers stay.
  *
  * Ownership: the directory owns its thread; create and destroy belong to one thread.
  * Threads:   `apply` and `remove` are called by the creating thread during create, later by the own thread.
@@ -29,7 +27,7 @@ struct nx_directory;
 struct nx_directory_opts {
   const char *path;         /* borrowed for the call */
   size_t max_source_bytes;  /* MAX_BODY_KB */
-  size_t stack_bytes;       /* of the own thread; 0: the system's default */
+  size_t stack_bytes;       /* of the own thread; 0: that of nx_thread_start */
   uint32_t debounce_ms;     /* 0: 100 */
   uint32_t rescan_ms;       /* 0: 30000 */
   void *opaque;
