@@ -179,7 +179,7 @@ static bool store_round(struct bench *bench, struct nx_record *record) {
   if (nx_suspensions_keep(bench->suspensions, record, text, 0, &name, &refused, &bench->err)) return fail(bench, "keep");
   took(bench, KEEP, began);
   began = nx_clock_ns();
-  if (nx_suspensions_take(bench->suspensions, name.data, name.len, LEASE_MS, &taken, &bench->err)) return fail(bench, "take");
+  if (nx_suspensions_take(bench->suspensions, &(struct nx_tenant){0}, name.data, name.len, LEASE_MS, &taken, &bench->err)) return fail(bench, "take");
   took(bench, TAKE, began);
   began = nx_clock_ns();
   int status = nx_suspensions_put_back(bench->suspensions, &taken, &finished, NX_STORED_FINISHED, text, 0, &name, &refused,
@@ -211,7 +211,7 @@ static bool run_store(struct bench *bench, unsigned rounds) {
   NX_BUF_AUTO name = {0};
   struct nx_taken taken = {0};
   bool ok = suspend(bench, &name);
-  if (ok && nx_suspensions_read(bench->suspensions, name.data, name.len, &taken, &bench->err)) ok = fail(bench, "read");
+  if (ok && nx_suspensions_read(bench->suspensions, &(struct nx_tenant){0}, name.data, name.len, &taken, &bench->err)) ok = fail(bench, "read");
   bench->item_bytes = taken.bytes.len;
   for (unsigned i = 0; ok && i < rounds; i++) ok = store_round(bench, &taken.record);
   nx_taken_deinit(&taken);

@@ -14,6 +14,7 @@ struct nx__continuation *nx__continuation_of(struct nx_job *job, struct nx_accou
   c->job = job;
   c->patch.account = c->incoming.account = c->brought.account = account;
   c->name.account = c->source.account = c->taken.bytes.account = account;
+  c->tenant = job->tenant;
   if (job->entry) memcpy(c->handler, job->entry->name, sizeof c->handler);
   if (job->traceparent.bytes <= NX_TRACEPARENT_MAX && job->traceparent.data)
     memcpy(c->traceparent, job->traceparent.data, job->traceparent.bytes);
@@ -64,6 +65,7 @@ static void save_numbers(const struct nx_job *job, uint64_t expires_ms, struct n
     .version = NX_RECORD_VERSION,
     .flags = (x->rights.grants ? NX_RECORD_HAS_GRANTS : 0u) | (x->rights.request ? NX_RECORD_HAS_REQUEST : 0u) |
              (x->was_denied ? NX_RECORD_WAS_DENIED : 0u),
+    .tenant = c->tenant,
     .expires_ms = expires_ms,
     .began_ns = x->began_ns,
     .timeout_ns = x->limits.timeout_ns,
@@ -150,6 +152,7 @@ static void load_numbers(struct nx_job *job, const struct nx_record_fixed *in) {
   x->event_count = in->events;
   x->last_call_id = in->last_call_id;
   sodium_bin2hex(x->id, sizeof x->id, in->execution_id, sizeof in->execution_id);
+  job->_continuation->tenant = in->tenant;
   job->_continuation->memory_bytes = in->memory_bytes;
   job->_continuation->suspensions = in->suspensions;
   job->_continuation->fetched_to = job->_continuation->stored_to = in->last_call_id; /* who suspended it made those requests */

@@ -32,6 +32,7 @@ struct nx__wake {
 struct nx__continuation {
   struct nx__wake wake;        /* first */
   struct nx_job *job;
+  struct nx_tenant tenant;     /* whose execution it is, whoever resumes it */
   char handler[NX_HANDLER_NAME_MAX + 1]; /* empty: inline code */
   char traceparent[NX_TRACEPARENT_MAX + 1];
   struct nx_buf patch;         /* of the guest's memory, while it waits */

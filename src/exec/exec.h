@@ -24,6 +24,7 @@
 #ifndef NX_EXEC_EXEC_H
 #define NX_EXEC_EXEC_H
 
+#include "base/tenant.h"
 #include "config/config.h"
 #include "exec/execution.h"
 #include "handler/cache.h"
@@ -73,6 +74,7 @@ struct nx_job {
   struct nx_entry *entry;       /* held by the caller; NULL for inline code */
   struct nx_execution execution;
   void *owner;                  /* the caller's */
+  struct nx_tenant tenant;      /* who asks; nobody in particular may ask for everyone's */
   struct nx_text traceparent;   /* borrowed; passed on by requests that the execution makes */
   struct nx_text suspension;    /* RESUME, LOOK_UP, CANCEL: its id; borrowed */
   const struct nx_answer *answers; /* RESUME; borrowed */

@@ -108,7 +108,7 @@ static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *j
   struct nx_error err;
   const char *name = !job->_is_own ? job->suspension.data : c->name.data;
   size_t bytes = !job->_is_own ? job->suspension.bytes : c->name.len;
-  int status = nx_suspensions_take(keeper->suspensions, name, bytes, nx__keeper_lease_ms(keeper), &c->taken, &err);
+  int status = nx_suspensions_take(keeper->suspensions, &job->tenant, name, bytes, nx__keeper_lease_ms(keeper), &c->taken, &err);
   if (status == -NX_ERR_BUSY) return try_later(keeper, job);
   if (!status) status = load(keeper, job, &err);
   if (status) {
@@ -125,7 +125,8 @@ static enum nx_job_state resume_step(struct nx__keeper *keeper, struct nx_job *j
 static enum nx_job_state look_up_step(struct nx__keeper *keeper, struct nx_job *job) {
   struct nx__continuation *c = job->_continuation;
   job->state = NX_JOB_DONE;
-  if (nx_suspensions_read(keeper->suspensions, job->suspension.data, job->suspension.bytes, &c->taken, &job->refusal))
+  if (nx_suspensions_read(keeper->suspensions, &job->tenant, job->suspension.data, job->suspension.bytes, &c->taken,
+                          &job->refusal))
     return job->state;
   if (c->taken.state == NX_STORED_CANCELLED)
     nx_error_set(&job->refusal, NX_ERR_GONE, "the suspended execution was cancelled");
@@ -137,7 +138,7 @@ static enum nx_job_state look_up_step(struct nx__keeper *keeper, struct nx_job *
 }
 
 static enum nx_job_state cancel_step(struct nx__keeper *keeper, struct nx_job *job) {
-  if (!nx_suspensions_cancel(keeper->suspensions, job->suspension.data, job->suspension.bytes, &job->refusal))
+  if (!nx_suspensions_cancel(keeper->suspensions, &job->tenant, job->suspension.data, job->suspension.bytes, &job->refusal))
     nx__waits_drop_alarm(keeper->waits, job->suspension.data, job->suspension.bytes);
   job->state = NX_JOB_DONE;
   return job->state;

@@ -18,6 +18,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/tenant.h"
 #include "suspend/store.h"
 
 #define NX_RECORD_VERSION 1u
@@ -49,7 +50,7 @@ struct nx_record {
   struct nx_record_fixed {
     uint32_t version;
     uint32_t flags;
-    uint8_t tenant[NX_SUSPENSION_ID_BYTES];       /* whose it is; zeroes: nobody's in particular */
+    struct nx_tenant tenant;                      /* whose it is */
     uint8_t execution_id[NX_EXECUTION_ID_RAW_BYTES];
     uint8_t guest_id[NX_HASH_BYTES];
     uint8_t source_hash[NX_HASH_BYTES];

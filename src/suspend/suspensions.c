@@ -103,12 +103,27 @@ static struct nx_suspension_id make_id(const struct nx_suspensions *s) {
   return id;
 }
 
+static int no_such(struct nx_error *err) {
+  return nx_error_set(err, NX_ERR_NOT_FOUND, "there is no such suspended execution");
+}
+
 static int parse_name(const char *name, size_t bytes, struct nx_suspension_id *id, struct nx_error *err) {
   size_t got;
   if (bytes == 2 * sizeof id->bytes && !sodium_hex2bin(id->bytes, sizeof id->bytes, name, bytes, NULL, &got, NULL) &&
       got == sizeof id->bytes)
     return 0;
-  return nx_error_set(err, NX_ERR_NOT_FOUND, "there is no such suspended execution");
+  return no_such(err);
+}
+
+/* ---- Tenants -------------------------------------------------------------------------------------------------------- */
+
+/* What became of opening it (`status`), as one who asks may know it. */
+static int check_tenant(const struct nx_tenant *asks, const struct nx_taken *opened, int status, struct nx_error *err) {
+  if (nx_tenant_is_nobody(asks)) return status;
+  if (status == -NX_ERR_NOT_FOUND || status == -NX_ERR_INVALID) return no_such(err);
+  if (status) return status;
+  bool has_owner = opened->bytes.len && opened->state != NX_STORED_CANCELLED;
+  return has_owner && nx_tenant_may(asks, &opened->record.fixed.tenant) ? 0 : no_such(err);
 }
 
 /* ---- Sealed continuations: the name is the record --------------------------------------------------------------------- */
@@ -131,10 +146,11 @@ static int check(const struct nx_suspensions *s, const struct nx_record *record,
   return 0;
 }
 
-static int take_sealed(struct nx_suspensions *s, const char *name, size_t bytes, struct nx_taken *out,
-                       struct nx_error *err) {
+static int take_sealed(struct nx_suspensions *s, const struct nx_tenant *asks, const char *name, size_t bytes,
+                       struct nx_taken *out, struct nx_error *err) {
   int status = nx_sealed_read(&s->sealer, name, bytes, &out->bytes, err);
   if (!status) status = nx_record_decode(&out->record, out->bytes.data, out->bytes.len, err);
+  status = check_tenant(asks, out, status, err);
   return status ? status : check(s, &out->record, err);
 }
 
@@ -191,8 +207,8 @@ static int check_state(const struct nx_taken *taken, struct nx_error *err) {
 }
 
 /* And back. An item whose bytes were dropped to make room decodes to nothing. */
-static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, struct nx_stored *stored,
-                  struct nx_taken *out, struct nx_error *err) {
+static int unwrap(struct nx_suspensions *s, const struct nx_tenant *asks, const struct nx_suspension_id *id,
+                  struct nx_stored *stored, struct nx_taken *out, struct nx_error *err) {
   int status = 0;
   out->state = stored->state;
   if (s->seals && stored->bytes.len) {
@@ -204,7 +220,27 @@ static int unwrap(struct nx_suspensions *s, const struct nx_suspension_id *id, s
     out->bytes = stored->bytes;
   }
   if (!status && out->bytes.len) status = nx_record_decode(&out->record, out->bytes.data, out->bytes.len, err);
+  status = check_tenant(asks, out, status, err);
   return status ? status : check_state(out, err);
+}
+
+/* Without a lease, in any state. */
+static int read_item(struct nx_suspensions *s, const struct nx_tenant *asks, const struct nx_suspension_id *id,
+                     struct nx_taken *out, struct nx_error *err) {
+  struct nx_stored stored = {.bytes.account = s->account};
+  int status = s->store->ops->read(s->store, id, &stored, err);
+  if (!status) return unwrap(s, asks, id, &stored, out, err);
+  nx_buf_deinit(&stored.bytes);
+  return check_tenant(asks, out, status, err);
+}
+
+/* Before anything is done to it, or said of it: a lease, or that there is one, is a word as well. */
+static int look_first(struct nx_suspensions *s, const struct nx_tenant *asks, const struct nx_suspension_id *id,
+                      struct nx_error *err) {
+  struct nx_taken seen = {0};
+  int status = nx_tenant_is_nobody(asks) ? 0 : read_item(s, asks, id, &seen, err);
+  nx_taken_deinit(&seen);
+  return status;
 }
 
 static struct nx_store_item item_of(const struct nx_suspensions *s, const struct nx_record *record,
@@ -240,20 +276,21 @@ int nx_suspensions_keep(struct nx_suspensions *s, struct nx_record *record, stru
   return status ? status : add_name(&id, name, err);
 }
 
-int nx_suspensions_take(struct nx_suspensions *s, const char *name, size_t name_bytes, uint64_t lease_ms,
-                        struct nx_taken *out, struct nx_error *err) {
+int nx_suspensions_take(struct nx_suspensions *s, const struct nx_tenant *asks, const char *name, size_t name_bytes,
+                        uint64_t lease_ms, struct nx_taken *out, struct nx_error *err) {
   out->bytes.account = s->account;
-  if (!s->store) return take_sealed(s, name, name_bytes, out, err);
+  if (!s->store) return take_sealed(s, asks, name, name_bytes, out, err);
   struct nx_suspension_id id;
   struct nx_stored stored = {.bytes.account = s->account};
   int status = parse_name(name, name_bytes, &id, err);
+  if (!status) status = look_first(s, asks, &id, err);
   if (!status) status = s->store->ops->lease(s->store, &id, lease_ms, &stored, &out->lease, err);
   if (status) {
     nx_buf_deinit(&stored.bytes);
     return status;
   }
   out->is_leased = true;
-  status = unwrap(s, &id, &stored, out, err);
+  status = unwrap(s, asks, &id, &stored, out, err);
   if (!status) status = check(s, &out->record, err);
   if (status) nx_suspensions_release(s, out);
   return status;
@@ -286,22 +323,20 @@ void nx_suspensions_release(struct nx_suspensions *s, struct nx_taken *taken) {
   taken->is_leased = false;
 }
 
-int nx_suspensions_read(struct nx_suspensions *s, const char *name, size_t name_bytes, struct nx_taken *out,
-                        struct nx_error *err) {
+int nx_suspensions_read(struct nx_suspensions *s, const struct nx_tenant *asks, const char *name, size_t name_bytes,
+                        struct nx_taken *out, struct nx_error *err) {
   if (!s->store) return refuse_sealed(err);
   struct nx_suspension_id id;
-  struct nx_stored stored = {.bytes.account = s->account};
   int status = parse_name(name, name_bytes, &id, err);
-  if (!status) status = s->store->ops->read(s->store, &id, &stored, err);
-  if (!status) return unwrap(s, &id, &stored, out, err);
-  nx_buf_deinit(&stored.bytes);
-  return status;
+  return status ? status : read_item(s, asks, &id, out, err);
 }
 
-int nx_suspensions_cancel(struct nx_suspensions *s, const char *name, size_t name_bytes, struct nx_error *err) {
+int nx_suspensions_cancel(struct nx_suspensions *s, const struct nx_tenant *asks, const char *name, size_t name_bytes,
+                          struct nx_error *err) {
   if (!s->store) return refuse_sealed(err);
   struct nx_suspension_id id;
   int status = parse_name(name, name_bytes, &id, err);
+  if (!status) status = look_first(s, asks, &id, err);
   return status ? status : s->store->ops->cancel(s->store, &id, err);
 }
 

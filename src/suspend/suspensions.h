@@ -57,9 +57,13 @@ void nx_taken_deinit(struct nx_taken *taken);
 /* Keeps a new one; its name is appended to `name`. The guest id of the record is filled in. `source` is the handler's. */
 int nx_suspensions_keep(struct nx_suspensions *suspensions, struct nx_record *record, struct nx_bytes source,
                         uint64_t wake_ms, struct nx_buf *name, struct nx_refusal *refused, struct nx_error *err);
+/* Who asks for a tenant (`asks` is not nobody) gets NX_ERR_NOT_FOUND, and one and the same text, for everything that cannot
+ * be seen to be his or nobody's: ids that there are not, what is another's, what was cancelled, whose bytes were dropped,
+ * or cannot be unsealed. Nothing happens to what is another's. */
+
 /* For resuming: exclusive, for `lease_ms` at most. A sealed one is not exclusive: it can be resumed again. */
-int nx_suspensions_take(struct nx_suspensions *suspensions, const char *name, size_t name_bytes, uint64_t lease_ms,
-                        struct nx_taken *out, struct nx_error *err);
+int nx_suspensions_take(struct nx_suspensions *suspensions, const struct nx_tenant *asks, const char *name,
+                        size_t name_bytes, uint64_t lease_ms, struct nx_taken *out, struct nx_error *err);
 int nx_suspensions_extend(struct nx_suspensions *suspensions, struct nx_taken *taken, uint64_t lease_ms,
                           struct nx_error *err);
 /* Ends the lease with what has become of it. `name` gets the name it has from now on (a sealed one has a new one; none
@@ -71,10 +75,10 @@ int nx_suspensions_put_back(struct nx_suspensions *suspensions, struct nx_taken 
 void nx_suspensions_release(struct nx_suspensions *suspensions, struct nx_taken *taken);
 
 /* Without a lease, in any state. */
-int nx_suspensions_read(struct nx_suspensions *suspensions, const char *name, size_t name_bytes, struct nx_taken *out,
-                        struct nx_error *err);
-int nx_suspensions_cancel(struct nx_suspensions *suspensions, const char *name, size_t name_bytes,
-                          struct nx_error *err);
+int nx_suspensions_read(struct nx_suspensions *suspensions, const struct nx_tenant *asks, const char *name,
+                        size_t name_bytes, struct nx_taken *out, struct nx_error *err);
+int nx_suspensions_cancel(struct nx_suspensions *suspensions, const struct nx_tenant *asks, const char *name,
+                          size_t name_bytes, struct nx_error *err);
 /* The source of its handler, appended to `out`. */
 int nx_suspensions_load_source(struct nx_suspensions *suspensions, const struct nx_taken *taken, struct nx_buf *out,
                                struct nx_error *err);

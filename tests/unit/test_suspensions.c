@@ -28,6 +28,7 @@ static const char source_text[] = "return await $ext.pay.charge(1)";
 static const struct nx_bytes source = {source_text, sizeof source_text - 1};
 static char directory[] = "/tmp/nexus-test-suspensions-XXXXXX";
 static struct counting_account account = COUNTING_ACCOUNT;
+static const struct nx_tenant nobody;
 
 /* ---- A server's view of a store ------------------------------------------------------------------------------------------ */
 
@@ -67,7 +68,7 @@ static void keep(struct nx_suspensions *s, struct nx_buf *name) {
 }
 
 static int take(struct nx_suspensions *s, const struct nx_buf *name, struct nx_taken *out, struct nx_error *err) {
-  return nx_suspensions_take(s, name->data, name->len, 10000, out, err);
+  return nx_suspensions_take(s, &nobody, name->data, name->len, 10000, out, err);
 }
 
 static void assert_not_taken(struct nx_suspensions *s, const struct nx_buf *name, enum nx_error_code code, const char *why) {
@@ -163,11 +164,11 @@ static void a_finished_one_is_only_read(void **state) {
     assert_int_equal(none.len, 0);
     nx_taken_deinit(&taken);
     assert_not_taken(s, &name, NX_ERR_GONE, "finished");
-    assert_int_equal(nx_suspensions_read(s, name.data, name.len, &seen, NULL), 0);
+    assert_int_equal(nx_suspensions_read(s, &nobody, name.data, name.len, &seen, NULL), 0);
     assert_int_equal(seen.state, NX_STORED_FINISHED);
     assert_memory_equal(seen.record.sections[NX_RECORD_RESULT].data, "{}", 2);
     nx_taken_deinit(&seen);
-    assert_int_equal(nx_suspensions_cancel(s, name.data, name.len, NULL), -NX_ERR_GONE);
+    assert_int_equal(nx_suspensions_cancel(s, &nobody, name.data, name.len, NULL), -NX_ERR_GONE);
     nx_suspensions_destroy(s);
   }
 }
@@ -270,8 +271,8 @@ static void names_that_are_none(void **state) {
     const struct nx_buf name = {.data = (char *)names[i], .len = strlen(names[i])};
     struct nx_taken seen = {0};
     assert_not_taken(s, &name, NX_ERR_NOT_FOUND, "no such suspended execution");
-    assert_int_equal(nx_suspensions_read(s, name.data, name.len, &seen, NULL), -NX_ERR_NOT_FOUND);
-    assert_int_equal(nx_suspensions_cancel(s, name.data, name.len, NULL), -NX_ERR_NOT_FOUND);
+    assert_int_equal(nx_suspensions_read(s, &nobody, name.data, name.len, &seen, NULL), -NX_ERR_NOT_FOUND);
+    assert_int_equal(nx_suspensions_cancel(s, &nobody, name.data, name.len, NULL), -NX_ERR_NOT_FOUND);
     assert_not_taken(sealed, &name, NX_ERR_INVALID, "");
   }
   nx_suspensions_destroy(sealed);
@@ -283,8 +284,8 @@ static void nobody_looks_at_sealed_ones(void **state) {
   struct nx_taken seen = {0};
   NX_BUF_AUTO name = {0};
   keep(s, &name);
-  assert_int_equal(nx_suspensions_read(s, name.data, name.len, &seen, NULL), -NX_ERR_NOT_FOUND);
-  assert_int_equal(nx_suspensions_cancel(s, name.data, name.len, NULL), -NX_ERR_NOT_FOUND);
+  assert_int_equal(nx_suspensions_read(s, &nobody, name.data, name.len, &seen, NULL), -NX_ERR_NOT_FOUND);
+  assert_int_equal(nx_suspensions_cancel(s, &nobody, name.data, name.len, NULL), -NX_ERR_NOT_FOUND);
   assert_true(nx_suspensions_are_sealed(s) && nx_suspensions_are_durable(s) && !nx_suspensions_block(s));
   nx_suspensions_destroy(s);
 }
@@ -332,7 +333,7 @@ static void tamper(const struct nx_buf *name, enum nx_stored_state state, size_t
 static void assert_unreadable(struct nx_suspensions *s, const struct nx_buf *name) {
   struct nx_taken seen = {0};
   struct nx_error err = {0};
-  assert_int_equal(nx_suspensions_read(s, name->data, name->len, &seen, &err), -NX_ERR_INVALID);
+  assert_int_equal(nx_suspensions_read(s, &nobody, name->data, name->len, &seen, &err), -NX_ERR_INVALID);
   assert_non_null(strstr(err.text, "has been changed"));
   nx_taken_deinit(&seen);
 }
