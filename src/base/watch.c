@@ -114,7 +114,7 @@ int nx_watch_start(struct nx_watch *watch, struct nx_error *err) {
   return 0;
 }
 
-/* Trailing slashes are taken off; "/" itself has no parent to watch. */
+/* Trailing slashes are taken off. "/" has no parent to watch, and "." is its own: one watch would take the other's place. */
 static bool split_path(struct nx_watch *watch, const char *path) {
   watch->path = strdup(path);
   if (!watch->path) return false;
@@ -122,7 +122,7 @@ static bool split_path(struct nx_watch *watch, const char *path) {
   while (n > 1 && watch->path[n - 1] == '/') watch->path[--n] = '\0';
   const char *slash = strrchr(watch->path, '/');
   watch->name = slash ? slash + 1 : watch->path;
-  if (!*watch->name) return true;
+  if (!*watch->name || !strcmp(watch->name, ".")) return true;
   size_t parent = slash ? (size_t)(slash - watch->path) : 0;
   watch->parent = slash ? strndup(watch->path, parent ? parent : 1) : strdup(".");
   return watch->parent != NULL;

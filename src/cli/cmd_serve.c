@@ -219,6 +219,11 @@ static int create_exec(struct serve *serve, struct nx_error *err) {
   return nx_exec_create(&serve->app.exec, &options, err);
 }
 
+static int open_access(struct serve *serve, struct nx_error *err) {
+  const struct nx_access_opts opts = {.path = serve->config.auth_tokens_file};
+  return opts.path ? nx_access_create(&serve->app.access, &opts, err) : 0;
+}
+
 static struct nx_http_options http_options(const struct serve *serve) {
   const struct nx_config *config = &serve->config;
   return (struct nx_http_options){
@@ -279,6 +284,7 @@ static int start(struct serve *serve, struct nx_error *err) {
   if (!status) status = create_shared(serve, err);
   if (!status) status = nx_cli_open_net(&serve->net, &serve->config, serve->app.account, err);
   if (!status) status = create_exec(serve, err);
+  if (!status) status = open_access(serve, err);
   if (!status) status = create_servers(serve, err);
   if (status) return status;
   add_reclaimers(serve);
@@ -306,6 +312,9 @@ static void log_start(const struct serve *serve) {
   if (serve->config.limit_origin == NX_LIMIT_GUESSED)
     nx_log(NX_LOG_WARN, "the container's memory limit cannot be read: the machine's memory is taken for it",
            "change", "CONTAINER_MEMORY_LIMIT", NULL);
+  if (!serve->app.access)
+    nx_log(NX_LOG_WARN, "there are no access tokens: everyone who reaches PORT may run code, install handlers and resume "
+           "executions", "change", "AUTH_TOKENS_FILE", NULL);
 }
 
 /* ---- Serving and shutting down ----------------------------------------------------------------------------------------- */
@@ -359,6 +368,7 @@ static void stop(struct serve *serve) {
   nx_directory_destroy(serve->directory);
   if (serve->admin) nx_http_server_destroy(serve->admin);
   nx_http_server_destroy(serve->app.server);
+  nx_access_destroy(serve->app.access);
   nx_net_destroy(serve->net);
   nx_exec_destroy(serve->app.exec);
   nx_shared_destroy(serve->app.shared);
@@ -383,10 +393,6 @@ int nx_cmd_serve(int argc, char **argv) {
   struct nx_error err;
   int status = nx_cli_load(&serve.config, &serve.cgroup, argc, argv);
   if (status) return status;
-  if (serve.config.auth_tokens_file) { /* better no server than one that is open against its operator's wish */
-    fprintf(stderr, "nexus: AUTH_TOKENS_FILE: this version does not authenticate requests; unset it to start\n");
-    return NX_EXIT_USAGE;
-  }
   configure_malloc();
   nx_log_init(STDOUT_FILENO, serve.config.log_level, serve.config.log_json);
   sigemptyset(&serve.signals);

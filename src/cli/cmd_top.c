@@ -29,7 +29,8 @@ enum {
 #define BODY_BYTES_MAX ((size_t)1 << 20) /* nexus has 150 KiB at most */
 
 static const char usage[] =
-  "usage: nexus top [--url http://HOST:PORT] [--interval MS] [--once]\n";
+  "usage: nexus top [--url http://HOST:PORT] [--interval MS] [--once]\n"
+  "       NEXUS_TOKEN: an access token with the scope read, for a server that wants one (its ADMIN_PORT does not)\n";
 
 struct options {
   const char *url; /* NULL: the server that the environment describes */
@@ -120,6 +121,15 @@ static int find_server(struct top *top) {
   return NX_EXIT_OK;
 }
 
+/* An empty variable is one that a template left blank. */
+static int take_token(struct top *top) {
+  const char *token = getenv("NEXUS_TOKEN");
+  struct nx_error err;
+  if (!token || !*token || !nx_fetch_server_set_token(&top->server, token, &err)) return NX_EXIT_OK;
+  fprintf(stderr, "nexus top: NEXUS_TOKEN: %s\n", err.text);
+  return NX_EXIT_USAGE;
+}
+
 /* ---- Looks ------------------------------------------------------------------------------------------------------- */
 
 static bool is_nexus(const struct nx_top_metrics *metrics) {
@@ -129,6 +139,12 @@ static bool is_nexus(const struct nx_top_metrics *metrics) {
 }
 
 static int judge(struct nx_top_metrics *metrics, const struct nx_fetch *fetch, struct nx_error *err) {
+  if (fetch->status == 401 || fetch->status == 403)
+    return nx_error_set(err, NX_ERR_INVALID, "/metrics answers %d: %s; set NEXUS_TOKEN to one with the scope read, or ask the "
+                        "server's ADMIN_PORT (--url)", fetch->status,
+                        fetch->status == 403    ? "the token in NEXUS_TOKEN lacks that scope"
+                        : fetch->_server->token ? "the server does not know the token in NEXUS_TOKEN"
+                                                : "the server wants an access token");
   if (fetch->status != 200) return nx_error_set(err, NX_ERR_INVALID, "/metrics answers %d", fetch->status);
   int status = nx_top_metrics_parse(metrics, fetch->body.data, fetch->body.len, err);
   if (status) return status;
@@ -333,6 +349,7 @@ int nx_cmd_top(int argc, char **argv) {
     return NX_EXIT_USAGE;
   }
   int status = find_server(&top);
+  if (!status) status = take_token(&top);
   if (status) return status;
   status = top.options.once ? run_once(&top) : run_live(&top);
   nx_top_metrics_deinit(&top.now.metrics);

@@ -95,6 +95,15 @@ void nx_fetch_server_local(struct nx_fetch_server *server, const struct nx_confi
   snprintf(server->name, sizeof server->name, "http://%s:%u", host, port);
 }
 
+int nx_fetch_server_set_token(struct nx_fetch_server *server, const char *token, struct nx_error *err) {
+  size_t bytes = strlen(token), visible = 0;
+  while (token[visible] > ' ' && token[visible] < 0x7f) visible++;
+  if (!bytes || visible < bytes || bytes > NX_FETCH_TOKEN_MAX)
+    return nx_error_set(err, NX_ERR_CONFIG, "expected a token of 1 to %d visible ASCII characters", NX_FETCH_TOKEN_MAX);
+  server->token = token;
+  return 0;
+}
+
 /* ---- What comes back --------------------------------------------------------------------------------------------- */
 
 static int on_body(llhttp_t *parser, const char *at, size_t bytes) {
@@ -148,7 +157,9 @@ int nx_fetch_begin(struct nx_fetch *fetch, const struct nx_fetch_server *server,
                    size_t body_bytes_max, struct nx_error *err) {
   *fetch = (struct nx_fetch){._server = server, ._fd = -1, .body = {.limit = body_bytes_max}};
   int bytes = snprintf(fetch->_request, sizeof fetch->_request,
-                       "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, server->name + strlen("http://"));
+                       "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s%s%s\r\n", path,
+                       server->name + strlen("http://"), server->token ? "Authorization: Bearer " : "",
+                       server->token ? server->token : "", server->token ? "\r\n" : "");
   fetch->_request_bytes = (size_t)bytes;
   llhttp_init(&fetch->_parser, HTTP_RESPONSE, &settings);
   fetch->_parser.data = fetch;

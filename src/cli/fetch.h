@@ -19,11 +19,12 @@
 #include "base/error.h"
 #include "config/config.h"
 
-enum { NX_FETCH_ADDRESSES_MAX = 8 };
+enum { NX_FETCH_ADDRESSES_MAX = 8, NX_FETCH_TOKEN_MAX = 512 };
 
 /* Where to ask. `name` is printable ASCII: http://HOST:PORT. */
 struct nx_fetch_server {
   char name[288];
+  const char *token; /* borrowed, checked; NULL: none is shown */
   struct sockaddr_storage _addresses[NX_FETCH_ADDRESSES_MAX]; /* tried in this order */
   unsigned _count;
 };
@@ -33,6 +34,8 @@ struct nx_fetch_server {
 int nx_fetch_server_parse(struct nx_fetch_server *server, const char *url, struct nx_error *err);
 /* The server that runs with this configuration on this machine: ADMIN_PORT if set, else PORT. */
 void nx_fetch_server_local(struct nx_fetch_server *server, const struct nx_config *config);
+/* The access token to show, after one of the above; it is borrowed. -NX_ERR_CONFIG when it cannot stand in a header. */
+int nx_fetch_server_set_token(struct nx_fetch_server *server, const char *token, struct nx_error *err);
 
 struct nx_fetch {
   int status; /* of HTTP; with the body valid once nx_fetch_step has said 1 */
@@ -41,7 +44,7 @@ struct nx_fetch {
   unsigned _next_address;
   int _fd;
   bool _connecting, _complete;
-  char _request[512];
+  char _request[512 + NX_FETCH_TOKEN_MAX];
   size_t _request_bytes, _sent, _received;
   llhttp_t _parser;
 };

@@ -11,30 +11,41 @@
 
 typedef enum nx_http_next route_fn(struct nx_request *request);
 
-/* {name} and {id} match one path segment that is not empty. GET routes answer HEAD too. */
+/* Scopes of access tokens: one of those of the route is needed; ANYONE needs no token. */
+enum {
+  EXECUTE = NX_SCOPE_EXECUTE,
+  MANAGE = NX_SCOPE_HANDLERS,
+  RESUME = NX_SCOPE_RESUME,
+  READ = NX_SCOPE_READ,
+  ANYONE = NX_SCOPE_NONE,
+};
+
+/* {name} and {id} match one path segment that is not empty. GET routes answer HEAD too. On the admin listener everyone
+ * may take every route that is there. */
 static const struct route {
   const char *path;
   enum nx_http_method method;
+  unsigned scopes;
   enum nx_metrics_route id;
   route_fn *run;
   enum { PLAIN, HANDLERS, ADMIN } trait; /* HANDLERS: looks up names of handlers; ADMIN: also on the admin listener */
 } routes[] = {
-  {"/run/{name}", NX_HTTP_POST, NX_METRICS_ROUTE_RUN, nx__route_run, HANDLERS},
-  {"/v1/execute", NX_HTTP_POST, NX_METRICS_ROUTE_EXECUTE, nx__route_execute, HANDLERS},
-  {"/v1/resume", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME, nx__route_resume, PLAIN},
-  {"/v1/resume/{id}", NX_HTTP_POST, NX_METRICS_ROUTE_RESUME_ID, nx__route_resume, PLAIN},
-  {"/v1/resume/{id}", NX_HTTP_GET, NX_METRICS_ROUTE_RESUME_ID, nx__route_look_up, PLAIN},
-  {"/v1/resume/{id}", NX_HTTP_DELETE, NX_METRICS_ROUTE_RESUME_ID, nx__route_cancel, PLAIN},
-  {"/v1/handlers", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLERS, nx__route_list_handlers, HANDLERS},
-  {"/v1/handlers/{name}", NX_HTTP_GET, NX_METRICS_ROUTE_HANDLER, nx__route_get_handler, HANDLERS},
-  {"/v1/handlers/{name}", NX_HTTP_PUT, NX_METRICS_ROUTE_HANDLER, nx__route_put_handler, HANDLERS},
-  {"/v1/handlers/{name}", NX_HTTP_DELETE, NX_METRICS_ROUTE_HANDLER, nx__route_delete_handler, HANDLERS},
-  {"/v1/handlers/{name}/grants", NX_HTTP_GET, NX_METRICS_ROUTE_GRANTS, nx__route_get_grants, HANDLERS},
-  {"/v1/handlers/{name}/grants", NX_HTTP_PUT, NX_METRICS_ROUTE_GRANTS, nx__route_put_grants, HANDLERS},
-  {"/health", NX_HTTP_GET, NX_METRICS_ROUTE_HEALTH, nx__route_health, ADMIN},
-  {"/livez", NX_HTTP_GET, NX_METRICS_ROUTE_LIVEZ, nx__route_livez, ADMIN},
-  {"/readyz", NX_HTTP_GET, NX_METRICS_ROUTE_READYZ, nx__route_readyz, ADMIN},
-  {"/metrics", NX_HTTP_GET, NX_METRICS_ROUTE_METRICS, nx__route_metrics, ADMIN},
+  {"/run/{name}", NX_HTTP_POST, EXECUTE, NX_METRICS_ROUTE_RUN, nx__route_run, HANDLERS},
+  {"/v1/execute", NX_HTTP_POST, EXECUTE, NX_METRICS_ROUTE_EXECUTE, nx__route_execute, HANDLERS},
+  {"/v1/resume", NX_HTTP_POST, RESUME, NX_METRICS_ROUTE_RESUME, nx__route_resume, PLAIN},
+  {"/v1/resume/{id}", NX_HTTP_POST, RESUME, NX_METRICS_ROUTE_RESUME_ID, nx__route_resume, PLAIN},
+  {"/v1/resume/{id}", NX_HTTP_GET, RESUME, NX_METRICS_ROUTE_RESUME_ID, nx__route_look_up, PLAIN},
+  {"/v1/resume/{id}", NX_HTTP_DELETE, RESUME, NX_METRICS_ROUTE_RESUME_ID, nx__route_cancel, PLAIN},
+  {"/v1/handlers", NX_HTTP_GET, READ | MANAGE, NX_METRICS_ROUTE_HANDLERS, nx__route_list_handlers, HANDLERS},
+  {"/v1/handlers/{name}", NX_HTTP_GET, READ | MANAGE, NX_METRICS_ROUTE_HANDLER, nx__route_get_handler, HANDLERS},
+  {"/v1/handlers/{name}", NX_HTTP_PUT, MANAGE, NX_METRICS_ROUTE_HANDLER, nx__route_put_handler, HANDLERS},
+  {"/v1/handlers/{name}", NX_HTTP_DELETE, MANAGE, NX_METRICS_ROUTE_HANDLER, nx__route_delete_handler, HANDLERS},
+  {"/v1/handlers/{name}/grants", NX_HTTP_GET, READ | MANAGE, NX_METRICS_ROUTE_GRANTS, nx__route_get_grants, HANDLERS},
+  {"/v1/handlers/{name}/grants", NX_HTTP_PUT, MANAGE, NX_METRICS_ROUTE_GRANTS, nx__route_put_grants, HANDLERS},
+  {"/health", NX_HTTP_GET, ANYONE, NX_METRICS_ROUTE_HEALTH, nx__route_health, ADMIN},
+  {"/livez", NX_HTTP_GET, ANYONE, NX_METRICS_ROUTE_LIVEZ, nx__route_livez, ADMIN},
+  {"/readyz", NX_HTTP_GET, ANYONE, NX_METRICS_ROUTE_READYZ, nx__route_readyz, ADMIN},
+  {"/metrics", NX_HTTP_GET, READ, NX_METRICS_ROUTE_METRICS, nx__route_metrics, ADMIN},
 };
 #define ROUTE_COUNT (sizeof routes / sizeof *routes)
 
@@ -105,13 +116,13 @@ static void catch_up(struct nx_job *job) {
   nx_shared_sync(((struct nx_request *)job->owner)->app->shared, NULL);
 }
 
-static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *exchange, const struct route *route,
-                                  struct nx_str segment) {
+static struct nx_request *make_request(struct nx_app *app, struct nx_http_exchange *exchange, const struct route *route,
+                                       struct nx_str segment) {
   struct nx_request *request = calloc(1, sizeof *request);
   if (!request) {
     nx_problem_write(&exchange->response, 503, "OUT_OF_MEMORY", "no memory for this request; try again");
     nx_buf_lit(&exchange->response.headers, "Retry-After: 1\r\n");
-    return NX_HTTP_DONE;
+    return NULL;
   }
   request->app = app;
   request->exchange = exchange;
@@ -120,8 +131,20 @@ static enum nx_http_next dispatch(struct nx_app *app, struct nx_http_exchange *e
   request->route = route->id;
   request->segment = segment;
   exchange->app = request;
-  if (strstr(route->path, "{name}") && !decode_name(segment, request->name)) {
-    nx_problem_write(&exchange->response, 400, "INVALID_REQUEST",
+  return request;
+}
+
+static enum nx_http_next dispatch(struct nx_request *request, const struct route *route,
+                                  const struct nx__verdict *verdict) {
+  struct nx_app *app = request->app;
+  struct nx_http_response *response = &request->exchange->response;
+  if (verdict->kind != NX__ACCESS_GRANTED) {
+    nx__refuse_access(response, verdict->kind, route->scopes);
+    return NX_HTTP_DONE;
+  }
+  request->job.tenant = verdict->tenant;
+  if (strstr(route->path, "{name}") && !decode_name(request->segment, request->name)) {
+    nx_problem_write(response, 400, "INVALID_REQUEST",
                      "name: a handler's name is 1 to 128 letters, digits, '_', '-' or '.', and does not begin with '.' or '-'");
     return NX_HTTP_DONE;
   }
@@ -164,20 +187,59 @@ static void echo_ids(struct nx_http_exchange *exchange) {
   }
 }
 
-static enum nx_http_next route(struct nx_app *app, struct nx_http_exchange *exchange, bool admin) {
-  echo_ids(exchange);
-  const struct route *same_path = NULL;
+/* The route of a request; NULL: there is none, and `same_path` is one with another method, if there is such a path. */
+static const struct route *find_route(const struct nx_http_request *in, bool admin, struct nx_str *segment,
+                                      const struct route **same_path) {
+  *same_path = NULL;
   for (const struct route *route = routes; route < routes + ROUTE_COUNT; route++) {
-    struct nx_str segment = {0};
-    if ((admin && route->trait != ADMIN) || !fits(route->path, exchange->request.path, &segment)) continue;
-    if (method_fits(route->method, exchange->request.method)) return dispatch(app, exchange, route, segment);
-    if (!same_path) same_path = route;
+    if ((admin && route->trait != ADMIN) || !fits(route->path, in->path, segment)) continue;
+    if (method_fits(route->method, in->method)) return route;
+    if (!*same_path) *same_path = route;
   }
+  return NULL;
+}
+
+static void refuse_path(struct nx_http_exchange *exchange, const struct route *same_path) {
+  echo_ids(exchange);
   if (same_path)
     refuse_method(exchange, same_path);
   else
     nx_problem_write(&exchange->response, 404, "NOT_FOUND", "there is no such path; see docs/api.md");
-  return NX_HTTP_DONE;
+}
+
+static enum nx_http_next enter(struct nx_app *app, struct nx_http_exchange *exchange, const struct route *route,
+                               struct nx_str segment, const struct nx__verdict *verdict) {
+  echo_ids(exchange);
+  struct nx_request *request = make_request(app, exchange, route, segment);
+  return request ? dispatch(request, route, verdict) : NX_HTTP_DONE;
+}
+
+static enum nx_http_next handle_on(struct nx_app *app, struct nx_http_exchange *exchange, bool admin) {
+  struct nx_str segment = {0};
+  const struct route *same_path, *route = find_route(&exchange->request, admin, &segment, &same_path);
+  if (!route) {
+    refuse_path(exchange, same_path);
+    return NX_HTTP_DONE;
+  }
+  struct nx__verdict verdict = nx__judge(app, admin ? ANYONE : route->scopes, exchange->request.authorization);
+  return enter(app, exchange, route, segment, &verdict);
+}
+
+/* With access tokens only who may take a route that looks at bodies can make us keep one. The routes for everyone do
+ * not, and none of them parks. */
+static bool answer_head(void *self, struct nx_http_exchange *exchange) {
+  struct nx_app *app = self;
+  struct nx_str segment = {0};
+  if (!app->access) return false;
+  const struct route *same_path, *route = find_route(&exchange->request, false, &segment, &same_path);
+  if (!route) {
+    refuse_path(exchange, same_path);
+    return true;
+  }
+  struct nx__verdict verdict = nx__judge(app, route->scopes, exchange->request.authorization);
+  if (verdict.kind == NX__ACCESS_GRANTED && route->scopes != ANYONE) return false;
+  enter(app, exchange, route, segment, &verdict);
+  return true;
 }
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------------------ */
@@ -252,9 +314,9 @@ enum nx_http_next nx__app_send(struct nx_request *request, void (*errand)(struct
 
 /* ---- Callbacks of the server ------------------------------------------------------------------------------------------- */
 
-static enum nx_http_next handle(void *self, struct nx_http_exchange *exchange) { return route(self, exchange, false); }
+static enum nx_http_next handle(void *self, struct nx_http_exchange *exchange) { return handle_on(self, exchange, false); }
 static enum nx_http_next handle_admin(void *self, struct nx_http_exchange *exchange) {
-  return route(self, exchange, true);
+  return handle_on(self, exchange, true);
 }
 
 static struct nx_http_exchange *next_ready(void *self) {
@@ -323,6 +385,7 @@ static void finished(void *self, const struct nx_http_exchange *exchange) {
 struct nx_http_app nx_app_public(struct nx_app *app) {
   return (struct nx_http_app){
     .self = app,
+    .answer_head = answer_head,
     .handle = handle,
     .next_ready = next_ready,
     .proceed = proceed,
@@ -337,6 +400,7 @@ struct nx_http_app nx_app_public(struct nx_app *app) {
 
 struct nx_http_app nx_app_admin(struct nx_app *app) {
   struct nx_http_app admin = nx_app_public(app);
+  admin.answer_head = NULL;
   admin.handle = handle_admin;
   admin.next_ready = nothing_ready;
   return admin;

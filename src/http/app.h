@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The application behind the server: which route a request takes, and what every reply carries.
+ * The application behind the server: which route a request takes, who may take it, and what every reply carries.
  *
  *   app.c             routing table, percent-decoding, request ids, parking and proceeding
+ *   authorize.c       access tokens against the scopes of the table
  *   route_execute.c   POST /v1/execute, POST /run/{name}
  *   route_resume.c    /v1/resume…
  *   route_handlers.c  /v1/handlers…
@@ -14,6 +15,7 @@
 
 #include <stdatomic.h>
 
+#include "access/access.h"
 #include "config/config.h"
 #include "exec/exec.h"
 #include "exec/shared_handlers.h"
@@ -31,6 +33,7 @@ struct nx_app {
   struct nx_ledger *ledger;
   struct nx_governor *governor;
   struct nx_suspensions *suspensions;
+  struct nx_access *access;      /* NULL: everyone may do everything */
   struct nx_shared *shared;      /* NULL: handlers set by PUT are of this process only */
   struct nx_account *account;    /* of requests and results */
   struct nx_http_server *server; /* the public one; for its figures */
@@ -60,6 +63,17 @@ struct nx_request {
 /* The callbacks of a server whose `self` is `app`; the admin listener has the status routes only. */
 struct nx_http_app nx_app_public(struct nx_app *app);
 struct nx_http_app nx_app_admin(struct nx_app *app);
+
+/* What is to become of a request, as far as that depends on who sent it. */
+enum nx__access { NX__ACCESS_GRANTED, NX__ACCESS_NO_TOKEN, NX__ACCESS_UNKNOWN_TOKEN, NX__ACCESS_LACKS_SCOPE };
+struct nx__verdict {
+  enum nx__access kind;
+  struct nx_tenant tenant; /* GRANTED: who asks; nobody without access tokens */
+};
+/* `scopes`: one of them is needed; none: everyone may. */
+struct nx__verdict nx__judge(struct nx_app *app, unsigned scopes, struct nx_str authorization);
+/* 401 or 403. */
+void nx__refuse_access(struct nx_http_response *response, enum nx__access kind, unsigned scopes);
 
 /* Submits request->job; on return the response is complete or the exchange is parked. */
 enum nx_http_next nx__app_submit(struct nx_request *request);

@@ -178,8 +178,8 @@ static enum step respond(struct nx_http_worker *worker, struct nx_http_conn *con
   struct nx_http_response *response = &io->exchange.response;
   bool drains = atomic_load_explicit(&server->draining, memory_order_relaxed);
   io->closing = response->close || drains || !io->keep_alive;
-  /* A peer that asked for the end sends nothing more; any other may be sending the next request already. */
-  io->polite = io->closing && (io->keep_alive || io->refusal.code != NX_OK);
+  /* A peer that asked for the end sends nothing more; any other may be sending the rest, or the next request, already. */
+  io->polite = io->closing && (io->keep_alive || nx__http_phase(conn) != NX__HTTP_ANSWERING);
   nx__http_respond_begin(io);
   if (response->body.capacity - response->body.len > SLACK_BYTES) nx_buf_shrink(&response->body);
   if (server->app.finished) server->app.finished(server->app.self, &io->exchange);
@@ -207,7 +207,6 @@ static enum step refuse(struct nx_http_worker *worker, struct nx_http_conn *conn
   void *attached = io->exchange.app;
   reset_exchange(io, KEPT_BYTES);
   io->exchange.app = attached;
-  io->refusal = why;
   response->status = why.status;
   app->refuse(app->self, response, why.code, why.detail, why.bytes);
   if (response->headers.failed) nx_buf_reset(&response->headers, 0);
@@ -315,10 +314,21 @@ static bool fill(struct nx_http_conn *conn) {
   return false;
 }
 
+/* The application needs no more for its answer. */
+static bool answers_head(const struct nx_http_worker *worker, struct nx_http_io *io) {
+  const struct nx_http_app *app = &worker->server->app;
+  if (!app->answer_head) return false;
+  nx__http_parse_fill(io);
+  if (!app->answer_head(app->self, &io->exchange)) return false;
+  io->exchange.response.close = true;
+  return true;
+}
+
 /* The head is complete and the body is not: has it sent, if the client waits for a word. */
 static enum step enter_body(struct nx_http_worker *worker, struct nx_http_conn *conn) {
   static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
   struct nx_http_io *io = conn->io;
+  if (answers_head(worker, io)) return answer(worker, conn);
   enter(conn, NX__HTTP_BODY, worker->server->options.body_timeout_ms);
   if (!io->expects_continue || io->body_len) return GO_ON;
   io->expects_continue = false;

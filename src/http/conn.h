@@ -20,7 +20,7 @@
  *
  *   QUIET ──first byte──▶ HEADERS ──blank line──▶ BODY ──last byte──▶ ANSWERING ──NX_HTTP_DONE──▶ WRITING
  *     ▲                      │                      │      (handle, parked, proceed)                │    │
- *     │                      └──────────────────────┴──refused: limit, time, syntax──▶ WRITING ─────┤    │ closing,
+ *     │                      └──────────────────────┴─refused, or answered from the head──▶ WRITING ┤    │ closing,
  *     └─────────────────────────────────────kept alive──────────────────────────────────────────────┘    ▼ politely
  *                                                                                                      LINGER
  *   QUIET      between requests        no io             deadline idle_timeout    then closed without a word
@@ -211,6 +211,8 @@ enum nx__http_parse { NX__HTTP_MORE, NX__HTTP_COMPLETE, NX__HTTP_REFUSED };
 void nx__http_parse_begin(struct nx_http_io *io);
 /* Parses what was read and not looked at yet. COMPLETE: exchange.request is filled. REFUSED: io->refusal is. */
 enum nx__http_parse nx__http_parse(struct nx_http_io *io);
+/* exchange.request from the head, once that is complete: valid until more is read. */
+void nx__http_parse_fill(struct nx_http_io *io);
 /* HEAD as far as it is known: an answer to it has no body. */
 bool nx__http_parse_is_head(const struct nx_http_io *io);
 

@@ -236,7 +236,7 @@ void nx__http_parse_begin(struct nx_http_io *io) {
   io->exchange.request = (struct nx_http_request){.method = NX_HTTP_OTHER};
 }
 
-static void fill_request(struct nx_http_io *io) {
+void nx__http_parse_fill(struct nx_http_io *io) {
   struct nx_http_request *request = &io->exchange.request;
   split_target(io); /* again: the buffer may have moved since the headers were complete */
   request->content_type = text_of(io, io->headers[NX__HTTP_CONTENT_TYPE]);
@@ -287,7 +287,7 @@ enum nx__http_parse nx__http_parse(struct nx_http_io *io) {
     llhttp_errno_t error = llhttp_execute(&io->parser, at, bytes);
     if (error == HPE_PAUSED) {
       io->parsed = (size_t)(llhttp_get_error_pos(&io->parser) - io->in.data);
-      fill_request(io);
+      nx__http_parse_fill(io);
       return NX__HTTP_COMPLETE;
     }
     if (error != HPE_OK) return syntax_error(io, error);

@@ -14,7 +14,7 @@
 
 struct health {
   enum nx_metrics_health status;
-  const char *reasons[6];
+  const char *reasons[8];
   unsigned reason_count;
   struct nx_governor_status memory;
   struct nx_exec_stats exec;
@@ -52,6 +52,8 @@ static void judge(const struct nx_app *app, struct health *health) {
     complain(health, NX_METRICS_HEALTH_DEGRADED, "the container uses memory that no layer accounts for");
   if (health->exec.queue_depth >= health->exec.queue_max && health->exec.queue_max)
     complain(health, NX_METRICS_HEALTH_DEGRADED, "the queue is full");
+  if (app->access && nx_access_is_stale(app->access))
+    complain(health, NX_METRICS_HEALTH_DEGRADED, "AUTH_TOKENS_FILE cannot be used (see the log): tokens of before are in force");
   if (app->draining) complain(health, NX_METRICS_HEALTH_UNHEALTHY, "shutting down");
 }
 

@@ -7,8 +7,8 @@
  * whichever worker is free next takes it up again through `next_ready`.
  *
  * Ownership: the server owns connections, exchanges and their buffers. An exchange is valid from `handle` until
- *            NX_HTTP_DONE is returned for it.
- * Threads:   `handle`, `proceed` and `next_ready` run on worker threads, at most one of them per exchange at a time.
+ *            NX_HTTP_DONE is returned for it; during `answer_head` only, unless that completes it.
+ * Threads:   `answer_head`, `handle`, `proceed` and `next_ready` run on worker threads, at most one of them per exchange at a time.
  * Limits:    header bytes, body bytes, time to send either, idle time, time to read the response, connections. */
 #ifndef NX_HTTP_SERVER_H
 #define NX_HTTP_SERVER_H
@@ -66,6 +66,10 @@ enum nx_http_next {
 /* `handle` and `refuse` are required; the others may be NULL where there is nothing to do. */
 struct nx_http_app {
   void *self; /* borrowed; given to every callback */
+  /* The head of a request has come, and its body has not, or not all of it: true when the response is complete without.
+   * The client is told at once, gets no 100 Continue, and the connection is closed. Else `handle` comes later, with an
+   * exchange as if nothing had been asked. */
+  bool (*answer_head)(void *self, struct nx_http_exchange *exchange);
   enum nx_http_next (*handle)(void *self, struct nx_http_exchange *exchange);
   /* A parked exchange that may go on now, on this thread; NULL when there is none. Asked before every wait for
    * sockets, so executions that queue are served before new connections. */
@@ -83,7 +87,8 @@ struct nx_http_app {
    * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). `bytes` is
    * how much memory could not be had, when that is why. */
   void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail, size_t bytes);
-  /* Every finished exchange, refusals included, for metrics: once for each `handle`, just before the response is
+  /* Every finished exchange, refusals included, for metrics: once for each `handle`
+   * and each `answer_head` that says true, just before the response is
    * written. `app` is exchange->app as `handle` left it; of a refused request `request` may be empty. Not called for
    * exchanges that are still parked when the server is destroyed. */
   void (*finished)(void *self, const struct nx_http_exchange *exchange);
