@@ -90,10 +90,19 @@ static int create_watch(struct nx_access *access, const struct nx_access_opts *o
   return status;
 }
 
+/* Requests never cease: new tokens must not wait until they do. */
+static void init_lock(pthread_rwlock_t *lock) {
+  pthread_rwlockattr_t attributes;
+  pthread_rwlockattr_init(&attributes);
+  pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+  pthread_rwlock_init(lock, &attributes);
+  pthread_rwlockattr_destroy(&attributes);
+}
+
 int nx_access_create(struct nx_access **out, const struct nx_access_opts *opts, struct nx_error *err) {
   struct nx_access *access = calloc(1, sizeof *access);
   if (!access) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the access tokens");
-  pthread_rwlock_init(&access->lock, NULL);
+  init_lock(&access->lock);
   access->path = strdup(opts->path);
   int status = access->path ? create_watch(access, opts, err)
                             : nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the access tokens");

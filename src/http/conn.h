@@ -211,7 +211,7 @@ enum nx__http_parse { NX__HTTP_MORE, NX__HTTP_COMPLETE, NX__HTTP_REFUSED };
 void nx__http_parse_begin(struct nx_http_io *io);
 /* Parses what was read and not looked at yet. COMPLETE: exchange.request is filled. REFUSED: io->refusal is. */
 enum nx__http_parse nx__http_parse(struct nx_http_io *io);
-/* exchange.request from the head, once that is complete: valid until more is read. */
+/* exchange.request from the head, once that is complete, and without a body: valid until more is read. */
 void nx__http_parse_fill(struct nx_http_io *io);
 /* HEAD as far as it is known: an answer to it has no body. */
 bool nx__http_parse_is_head(const struct nx_http_io *io);

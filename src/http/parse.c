@@ -245,7 +245,6 @@ void nx__http_parse_fill(struct nx_http_io *io) {
   request->if_none_match = text_of(io, io->headers[NX__HTTP_IF_NONE_MATCH]);
   request->traceparent = text_of(io, io->headers[NX__HTTP_TRACEPARENT]);
   request->request_id = text_of(io, io->headers[NX__HTTP_REQUEST_ID]);
-  if (io->body_len) request->body = (struct nx_str){io->in.data + io->start + io->body_at, io->body_len};
 }
 
 /* The next bytes for llhttp. Of a request head it never sees more than it may have. */
@@ -288,6 +287,8 @@ enum nx__http_parse nx__http_parse(struct nx_http_io *io) {
     if (error == HPE_PAUSED) {
       io->parsed = (size_t)(llhttp_get_error_pos(&io->parser) - io->in.data);
       nx__http_parse_fill(io);
+      if (io->body_len)
+        io->exchange.request.body = (struct nx_str){io->in.data + io->start + io->body_at, io->body_len};
       return NX__HTTP_COMPLETE;
     }
     if (error != HPE_OK) return syntax_error(io, error);

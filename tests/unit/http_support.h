@@ -105,6 +105,15 @@ static inline void show_headers(const struct nx_http_request *request, struct nx
   }
 }
 
+/* /early needs no body for its answer. */
+static inline bool answer_head(void *self, struct nx_http_exchange *exchange) {
+  assert_null(exchange->app);
+  assert_null(exchange->request.body.data);
+  if (!is(exchange->request.path, "/early")) return false;
+  plain(&exchange->response, 401, exchange->request.authorization.data, exchange->request.authorization.len);
+  return true;
+}
+
 static inline enum nx_http_next handle(void *self, struct nx_http_exchange *exchange) {
   struct app *of = self;
   struct nx_http_request *request = &exchange->request;
@@ -230,6 +239,7 @@ static inline struct nx_http_options defaults(void) {
 }
 
 static const struct nx_http_app callbacks = {
+  .answer_head = answer_head,
   .handle = handle,
   .next_ready = next_ready,
   .proceed = proceed,

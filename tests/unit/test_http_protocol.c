@@ -361,6 +361,33 @@ static void test_continue(void **state) {
   stop();
 }
 
+/* The client hears it before it sends its body, and the connection ends politely although it sends on. */
+static void test_answer_from_the_head(void **state) {
+  (void)state;
+  static const char *const framings[] = {"Content-Length: 60000\r\n", "Transfer-Encoding: chunked\r\n",
+                                         "Content-Length: 60000\r\nExpect: 100-continue\r\n",
+                                         "Content-Length: 60000\r\nConnection: close\r\n"};
+  start(defaults());
+  for (size_t i = 0; i < sizeof framings / sizeof *framings; i++) {
+    NX_BUF_AUTO text = {0};
+    int fd = dial();
+    nx_buf_printf(&text, "POST /early HTTP/1.1\r\nHost: a\r\nAuthorization: it is me\r\n%s\r\n", framings[i]);
+    assert_true(try_say(fd, text.data, text.len));
+    expect(fd, 401, "it is me");
+    while (text.len < 60000) nx_buf_char(&text, 'x');
+    assert_true(try_say(fd, text.data, text.len));
+    assert_true(ended_in_order(fd));
+    close(fd);
+  }
+  assert_int_equal(atomic_load(&app->handled), 0);
+  EVENTUALLY(atomic_load(&app->finished) == sizeof framings / sizeof *framings);
+  int fd = dial(); /* with the body there is nothing to be early for */
+  say(fd, "POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok");
+  expect(fd, 200, "ok");
+  close(fd);
+  stop();
+}
+
 /* --- pipelining, fairness, ends ------------------------------------------------------------------------------ */
 
 static void test_pipelining(void **state) {
@@ -480,6 +507,7 @@ int main(void) {
     cmocka_unit_test(test_body_limit),
     cmocka_unit_test(test_many_small_chunks),
     cmocka_unit_test(test_continue),
+    cmocka_unit_test(test_answer_from_the_head),
     cmocka_unit_test(test_pipelining),
     cmocka_unit_test(test_half_closed),
     cmocka_unit_test(test_peer_leaves),

@@ -279,6 +279,88 @@ static void names_that_are_none(void **state) {
   nx_suspensions_destroy(s);
 }
 
+static const struct nx_tenant ours = {"ours"}, theirs = {"theirs"};
+
+static void keep_for(struct nx_suspensions *s, const struct nx_tenant *tenant, struct nx_buf *name) {
+  struct nx_record record = record_until(in_ms(60000), "");
+  struct nx_refusal refused = {0};
+  record.fixed.tenant = *tenant;
+  assert_int_equal(nx_suspensions_keep(s, &record, source, 0, name, &refused, NULL), 0);
+}
+
+/* Exactly what is said of ids that there are not. */
+static void assert_unknown_to(struct nx_suspensions *s, const struct nx_tenant *asks, const struct nx_buf *name) {
+  struct nx_taken taken = {0};
+  struct nx_error err = {0}, unknown = {0};
+  static const char no_name[] = "00112233445566778899aabbccddeeff";
+  assert_int_equal(nx_suspensions_take(s, asks, no_name, sizeof no_name - 1, 10000, &taken, &unknown), -NX_ERR_NOT_FOUND);
+  assert_int_equal(nx_suspensions_take(s, asks, name->data, name->len, 10000, &taken, &err), -NX_ERR_NOT_FOUND);
+  assert_string_equal(err.text, unknown.text);
+  assert_false(taken.is_leased);
+  nx_taken_deinit(&taken);
+  if (nx_suspensions_are_sealed(s)) return;
+  taken = (struct nx_taken){0};
+  assert_int_equal(nx_suspensions_read(s, asks, name->data, name->len, &taken, &err), -NX_ERR_NOT_FOUND);
+  assert_string_equal(err.text, unknown.text);
+  nx_taken_deinit(&taken);
+  assert_int_equal(nx_suspensions_cancel(s, asks, name->data, name->len, &err), -NX_ERR_NOT_FOUND);
+  assert_string_equal(err.text, unknown.text);
+}
+
+static void assert_taken_by(struct nx_suspensions *s, const struct nx_tenant *asks, const struct nx_buf *name) {
+  struct nx_taken taken = {0};
+  assert_int_equal(nx_suspensions_take(s, asks, name->data, name->len, 10000, &taken, NULL), 0);
+  nx_suspensions_release(s, &taken);
+  nx_taken_deinit(&taken);
+}
+
+static void another_tenant_learns_nothing(void **state) {
+  static const enum nx_suspend_store_kind stores[] = {NX_SUSPEND_MEMORY, NX_SUSPEND_FILE, NX_SUSPEND_SEALED};
+  FOR_EACH(kind, stores) {
+    struct nx_suspensions *s = open_kind(*kind);
+    struct nx_taken taken = {0};
+    NX_BUF_AUTO name = {0}, none = {0}, nobodys = {0};
+    keep_for(s, &ours, &name);
+    keep_for(s, &nobody, &nobodys);
+    assert_unknown_to(s, &theirs, &name);
+    assert_taken_by(s, &ours, &name);
+    assert_taken_by(s, &nobody, &name);
+    assert_taken_by(s, &theirs, &nobodys);
+    if (*kind == NX_SUSPEND_SEALED) {
+      nx_suspensions_destroy(s);
+      continue;
+    }
+    assert_int_equal(nx_suspensions_take(s, &ours, name.data, name.len, 10000, &taken, NULL), 0);
+    assert_unknown_to(s, &theirs, &name); /* while it is leased */
+    struct nx_record record = taken.record;
+    struct nx_refusal refused = {0};
+    record.sections[NX_RECORD_RESULT] = (struct nx_bytes){"{}", 2};
+    assert_int_equal(nx_suspensions_put_back(s, &taken, &record, NX_STORED_FINISHED, source, 0, &none, &refused, NULL), 0);
+    nx_taken_deinit(&taken);
+    assert_unknown_to(s, &theirs, &name); /* finished */
+    taken = (struct nx_taken){0};
+    assert_int_equal(nx_suspensions_take(s, &ours, name.data, name.len, 10000, &taken, NULL), -NX_ERR_GONE);
+    nx_taken_deinit(&taken);
+    nx_buf_reset(&name, 0);
+    keep_for(s, &ours, &name);
+    assert_int_equal(nx_suspensions_cancel(s, &ours, name.data, name.len, NULL), 0);
+    assert_unknown_to(s, &theirs, &name); /* cancelled: */
+    assert_unknown_to(s, &ours, &name);   /* not every store knows whose it was */
+    nx_suspensions_destroy(s);
+  }
+}
+
+static void what_cannot_be_unsealed_is_nobodys(void **state) {
+  FOR_EACH(kind, sealing) {
+    struct nx_suspensions *s = open_kind(*kind), *other = open_with(*kind, OUR_GUEST, OTHER_KEY, NO_KEY);
+    NX_BUF_AUTO name = {0};
+    keep_for(s, &ours, &name);
+    assert_unknown_to(other, &ours, &name);
+    nx_suspensions_destroy(other);
+    nx_suspensions_destroy(s);
+  }
+}
+
 static void nobody_looks_at_sealed_ones(void **state) {
   struct nx_suspensions *s = open_kind(NX_SUSPEND_SEALED);
   struct nx_taken seen = {0};
@@ -394,6 +476,8 @@ int main(void) {
     cmocka_unit_test(expired_ones_are_gone),
     cmocka_unit_test(keys_are_changed),
     cmocka_unit_test(names_that_are_none),
+    cmocka_unit_test(another_tenant_learns_nothing),
+    cmocka_unit_test(what_cannot_be_unsealed_is_nobodys),
     cmocka_unit_test(nobody_looks_at_sealed_ones),
     cmocka_unit_test(sources_stay_with_them),
     cmocka_unit_test(states_are_not_believed),
