@@ -5,6 +5,7 @@ schemathesis makes requests from the document, valid ones and invalid ones, and 
 content type, headers, body. Afterwards the server must be healthy, end with status 0, and its log must be free of
 crashes. Environment: NEXUS is the binary (build/nexus); NEXUS_API_SECONDS bounds the time for requests.
 """
+import hashlib
 import itertools
 import os
 import pathlib
@@ -17,6 +18,7 @@ import hypothesis
 import pytest
 import requests
 import schemathesis
+import yaml
 from schemathesis.checks import CHECKS, load_all_checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,7 +43,19 @@ MORE = {
 LESS = {"POST /run/{name}": ["not_a_server_error"]}  # 500, 504 and 507 are what became of the handler
 
 schemathesis.serializer.alias("text/javascript", "text/plain")
-SCHEMA = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")
+
+
+def document():
+    """Without `security`: schemathesis would show random tokens, and mostly none at all; show_token() does better."""
+    read = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    for operations in read["paths"].values():
+        for operation in operations.values():
+            if isinstance(operation, dict):  # others are the path's parameters
+                del operation["security"]
+    return read
+
+
+SCHEMA = schemathesis.openapi.from_dict(document())
 # What removes handlers comes last.
 OPERATIONS = sorted((result.ok() for result in SCHEMA.get_all_operations()), key=lambda it: it.method == "delete")
 # Where no path parameter and no body is, nothing can be got wrong.
@@ -49,12 +63,21 @@ PAIRS = [(operation, mode) for mode in MODES for operation in OPERATIONS
          if mode is MODES[0] or operation.path_parameters or operation.body]
 # Names that exist, so that not every random name is answered with 404.
 NAMES = itertools.cycle(["cart", "rate-rule", "template", "made-here", None])
+# Access tokens: most requests show one that may do everything; 401 and 403 must be as the document says, too.
+TOKENS = {"may-all": "execute,handlers,resume,read", "may-read": "read", "may-resume": "resume"}
+SHOWN = itertools.cycle(["Bearer may-all"] * 9 + ["Bearer may-read", "Bearer unknown", None, "Bearer may-resume", "Basic eDp5"])
 WAITS = {"code": "return [await $ext.x.y(1), await $ext.x.y(2)]", "capabilities": ["ext:x"], "extensions": {"x": ["y"]}}
 
 
 def suspend(url, session):
     """The id of an execution that waits."""
-    return session.post(f"{url}/v1/execute", json=WAITS, timeout=20).json()["suspension"]["suspensionId"]
+    return session.post(f"{url}/v1/execute", json=WAITS, headers={"Authorization": "Bearer may-all"}, timeout=20).json()["suspension"]["suspensionId"]
+
+
+def show_token(case):
+    shown = next(SHOWN)
+    if shown:
+        case.headers = {**(case.headers or {}), "Authorization": shown}
 
 
 def aim(case, url, session):
@@ -82,8 +105,11 @@ def url(tmp_path_factory):
     """A server with copies of the example handlers."""
     work = tmp_path_factory.mktemp("api")
     shutil.copytree(ROOT / "examples" / "handlers", work / "handlers")
+    tokens = work / "auth-tokens"
+    tokens.write_text("".join(f"acme {scopes} sha256:{hashlib.sha256(token.encode()).hexdigest()}\n"
+                              for token, scopes in TOKENS.items()))
     settings = {"HOST": "127.0.0.1", "PORT": "0", "CACHE_DIR": str(work / "cache"), "CONTAINER_MEMORY_LIMIT": "1Gi",
-                "HANDLERS_DIR": str(work / "handlers"), "TIMEOUT_MS": "500", "LOG_LEVEL": "info"}
+                "AUTH_TOKENS_FILE": str(tokens), "HANDLERS_DIR": str(work / "handlers"), "TIMEOUT_MS": "500", "LOG_LEVEL": "info"}
     kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.endswith("SAN_OPTIONS")}
     log = work / "log"
     with open(log, "wb") as out:
@@ -125,6 +151,7 @@ def test_operation(url, operation, mode):
                 raise TimeIsUp
             if mode is MODES[0]:
                 aim(case, url, session)
+            show_token(case)
             response = case.call(base_url=url, session=session, timeout=20)
             seen[response.status_code] = seen.get(response.status_code, 0) + 1
             try:
