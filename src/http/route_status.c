@@ -188,6 +188,7 @@ enum nx_http_next nx__route_metrics(struct nx_request *request) {
     .memory_pressure_bp = health.memory.kernel.pressure_bp,
     .cache_size_bytes = cache_bytes(app->cache),
     .queue_depth = health.exec.queue_depth,
+    .queue_timeout_ms = app->config->queue_timeout_ms,
     .suspended_executions = count_suspended(&health),
     .suspended_foreign = health.stored.foreign,
     .health = health.status,

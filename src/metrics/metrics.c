@@ -170,6 +170,10 @@ void nx_metrics_resume(enum nx_metrics_resume outcome, uint64_t duration_ns) {
   if (outcome == NX_METRICS_RESUME_RESUMED) observe(s, NX__HISTOGRAM_RESUME, duration_ns);
 }
 
+void nx_metrics_store_failed(enum nx_metrics_store_failure failure) {
+  add(slot(), NX__CELL_STORE_FAILURES + (size_t)failure, 1);
+}
+
 void nx_metrics_reclaimed(enum nx_metrics_reclaim action, uint64_t bytes) {
   add(slot(), NX__CELL_RECLAIMED + (size_t)action, bytes);
 }

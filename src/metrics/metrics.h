@@ -41,6 +41,12 @@ enum nx_metrics_resume {
 #undef X
   NX_METRICS_RESUME_COUNT
 };
+enum nx_metrics_store_failure {
+#define X(symbol, label) NX_METRICS_STORE_##symbol,
+  NX_METRICS_STORE_FAILURES(X)
+#undef X
+  NX_METRICS_STORE_FAILURE_COUNT
+};
 enum nx_metrics_reclaim {
 #define X(symbol, label) NX_METRICS_RECLAIM_##symbol,
   NX_METRICS_RECLAIM_ACTIONS(X)
@@ -79,6 +85,8 @@ void nx_metrics_cache(bool hit);
 void nx_metrics_suspension(void);
 /* `duration_ns` is of RESUMED only. */
 void nx_metrics_resume(enum nx_metrics_resume outcome, uint64_t duration_ns);
+/* Once for each thing that the suspension store could not do, also for what nobody waits for. */
+void nx_metrics_store_failed(enum nx_metrics_store_failure failure);
 void nx_metrics_reclaimed(enum nx_metrics_reclaim action, uint64_t bytes);
 
 /* Reading */
@@ -105,7 +113,7 @@ struct nx_metrics_gauges {
   struct nx_reading memory_working_set_bytes; /* unknown: left out */
   struct nx_reading memory_pressure_bp;       /* hundredths of a percent; unknown: left out */
   uint64_t cache_size_bytes;
-  uint64_t queue_depth;
+  uint64_t queue_depth, queue_timeout_ms;
   enum nx_metrics_health health;
   const char *version, *revision, *guest; /* borrowed; any text */
 };

@@ -21,6 +21,8 @@
   X(RESUMES, "nexus_resumes_total", "counter", "outcome", "Requests to resume a suspended execution.")                \
   X(RESUME_DURATION, "nexus_resume_duration_seconds", "histogram", "",                                                \
     "Time to bring a suspended execution back into an instance.")                                                     \
+  X(STORE_FAILURES, "nexus_suspension_store_failures_total", "counter", "reason",                                     \
+    "What the suspension store failed to do: it does not answer or refuses to work (unavailable), or has no room (full).") \
   X(MEMORY_USED, "nexus_memory_used_bytes", "gauge", "layer", "Memory charged to the ledger.")                        \
   X(MEMORY_PEAK, "nexus_memory_peak_bytes", "gauge", "", "Most memory the ledger ever had charged.")                  \
   X(MEMORY_LAYER_PEAK, "nexus_memory_layer_peak_bytes", "gauge", "layer", "Most memory the layer ever had charged.")   \
@@ -43,6 +45,7 @@
   X(HTTP_REQUESTS, "nexus_http_requests_total", "counter", "route,code", "Answered HTTP requests.")                   \
   X(QUEUE_DEPTH, "nexus_queue_depth", "gauge", "", "Executions that wait for an instance.")                           \
   X(QUEUE_WAIT, "nexus_queue_wait_duration_seconds", "histogram", "", "Wait of executions that had to queue.")        \
+  X(QUEUE_TIMEOUT, "nexus_queue_timeout_seconds", "gauge", "", "Longest wait before an execution is refused (QUEUE_TIMEOUT_MS).") \
   X(HEALTH, "nexus_health_status", "gauge", "status", "1 for the present health, 0 for the others.")                  \
   X(BUILD_INFO, "nexus_build_info", "gauge", "version,revision,guest", "1, with what is running.")                    \
   X(PROCESS_CPU, "process_cpu_seconds_total", "counter", "", "Total user and system CPU time spent in seconds.")      \
@@ -94,6 +97,10 @@
   X(EXPIRED, "expired")               \
   X(REFUSED, "refused")               \
   X(FAILED, "failed")
+
+#define NX_METRICS_STORE_FAILURES(X) \
+  X(UNAVAILABLE, "unavailable")      \
+  X(FULL, "full")
 
 #define NX_METRICS_RECLAIM_ACTIONS(X)       \
   X(IDLE_INSTANCES, "idle_instances")       \

@@ -14,6 +14,7 @@ static const struct { const char *name, *type, *labels, *help; } families[NX__FA
 static const char *const statuses[] = {NX_METRICS_STATUSES(X)};
 static const char *const routes[] = {NX_METRICS_ROUTES(X)};
 static const char *const outcomes[] = {NX_METRICS_RESUME_OUTCOMES(X)};
+static const char *const store_failures[] = {NX_METRICS_STORE_FAILURES(X)};
 static const char *const actions[] = {NX_METRICS_RECLAIM_ACTIONS(X)};
 static const char *const healths[] = {NX_METRICS_HEALTHS(X)};
 #undef X
@@ -146,6 +147,9 @@ static void add_suspension(struct nx_buf *out, const struct nx_metrics_gauges *g
   for (size_t i = 0; i < NX_METRICS_RESUME_COUNT; i++)
     add_labelled(out, NX__FAMILY_RESUMES, outcomes[i], cells[NX__CELL_RESUMES + i]);
   add_histogram(out, NX__FAMILY_RESUME_DURATION, NX__HISTOGRAM_RESUME, cells);
+  nx__metrics_add_family(out, NX__FAMILY_STORE_FAILURES);
+  for (size_t i = 0; i < NX_METRICS_STORE_FAILURE_COUNT; i++)
+    add_labelled(out, NX__FAMILY_STORE_FAILURES, store_failures[i], cells[NX__CELL_STORE_FAILURES + i]);
 }
 
 static void add_escaped(struct nx_buf *out, const char *text) {
@@ -186,6 +190,9 @@ void nx_metrics_write(struct nx_buf *out, const struct nx_metrics_gauges *gauges
   add_http(out, cells);
   add_single(out, NX__FAMILY_QUEUE_DEPTH, gauges->queue_depth);
   add_histogram(out, NX__FAMILY_QUEUE_WAIT, NX__HISTOGRAM_QUEUE_WAIT, cells);
+  nx__metrics_add_family(out, NX__FAMILY_QUEUE_TIMEOUT);
+  nx_buf_printf(out, "%s %llu.%03llu\n", families[NX__FAMILY_QUEUE_TIMEOUT].name,
+                (unsigned long long)(gauges->queue_timeout_ms / 1000), (unsigned long long)(gauges->queue_timeout_ms % 1000));
   add_identity(out, gauges);
   nx__metrics_add_process(out);
 }

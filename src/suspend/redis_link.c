@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "metrics/metrics.h"
 #include "store_redis_lua.h"
 
 #define CONNECTIONS 4
@@ -176,6 +177,11 @@ static void give_back(struct nx__redis_link *link, struct connection *connection
   pthread_mutex_unlock(&link->mutex);
 }
 
+static void count_failure(int status) {
+  if (status == -NX_ERR_UNAVAILABLE) nx_metrics_store_failed(NX_METRICS_STORE_UNAVAILABLE);
+  if (status == -NX_ERR_OVERLOADED) nx_metrics_store_failed(NX_METRICS_STORE_FULL);
+}
+
 /* 0 for what is not an error reply. */
 static int judge(const struct nx__redis_link *link, const redisReply *reply, struct nx_error *err) {
   if (reply->type != REDIS_REPLY_ERROR) return 0;
@@ -194,12 +200,16 @@ int nx__redis_run(struct nx__redis_link *link, struct nx__redis_command *command
                   struct nx_error *err) {
   struct nx_error why = {0};
   struct connection *connection = take(link, err);
-  if (!connection) return -NX_ERR_UNAVAILABLE;
+  if (!connection) {
+    count_failure(-NX_ERR_UNAVAILABLE);
+    return -NX_ERR_UNAVAILABLE;
+  }
   redisReply *reply = insist(link, connection, command, &why);
   int status = reply ? judge(link, reply, err) : unavailable(link, why.text, err);
   /* It may have become a replica, or another server may have taken over: have the name looked up again. */
   if (status == -NX_ERR_UNAVAILABLE) hang_up(connection);
   give_back(link, connection, reply ? NULL : why.text);
+  count_failure(status);
   if (status)
     freeReplyObject(reply);
   else

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "metrics/metrics.h"
 #include "suspend/store_file_internal.h"
 
 #define CHANGE_BYTE 0
@@ -43,7 +44,13 @@ static const char *advice(int sys_errno) {
   }
 }
 
+static void count_failure(int sys_errno) {
+  bool full = sys_errno == ENOSPC || sys_errno == EDQUOT;
+  nx_metrics_store_failed(full ? NX_METRICS_STORE_FULL : NX_METRICS_STORE_UNAVAILABLE);
+}
+
 int nx__store_unavailable(struct nx_error *err, const struct nx_error *cause) {
+  count_failure(cause->sys_errno);
   return nx_error_set(err, NX_ERR_UNAVAILABLE, "%s: %s", cause->text, advice(cause->sys_errno));
 }
 
@@ -88,6 +95,7 @@ int nx__kept_lock(int fd, struct nx_error *err) {
     if (errno != EAGAIN && errno != EACCES && errno != EINTR) return nx__store_unavailable_errno(err, "lock a file");
     nanosleep(&pause, NULL);
   }
+  nx_metrics_store_failed(NX_METRICS_STORE_UNAVAILABLE);
   return nx_error_set(err, NX_ERR_UNAVAILABLE, "another process has held the lock of a file for 5 s: is it stopped?");
 }
 

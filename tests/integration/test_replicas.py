@@ -2,9 +2,11 @@
 """Several servers over one store: executions that wander, timers of the dead, and a Redis that comes and goes."""
 import collections
 import json
+import shutil
 import signal
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import handover
 from conftest import Background, in_threads, wait_until
@@ -307,6 +309,38 @@ def test_redis_is_not_there_at_the_start(start, redis):
     assert server.value("return 1") == 1
     redis.start()
     wait_until(lambda: server.post({"code": ONE_CALL, **RIGHTS}).status == 200, what="the connection")
+
+
+def failures_of_store(server):
+    return {sample.labels["reason"]: sample.value
+            for family in text_string_to_metric_families(server.get("/metrics").body.decode())
+            for sample in family.samples if sample.name == "nexus_suspension_store_failures_total"}
+
+
+def test_failures_of_redis_are_counted(over_redis, redis):
+    """Also those that nobody waits for: the sweep finds a dead Redis when there are no requests."""
+    over_redis.suspends(code=ONE_CALL, **RIGHTS)
+    assert failures_of_store(over_redis) == {"unavailable": 0, "full": 0}
+    redis.kill()
+    wait_until(lambda: failures_of_store(over_redis)["unavailable"] > 0, what="a failure of the sweep")
+    before = failures_of_store(over_redis)
+    over_redis.post({"code": ONE_CALL, **RIGHTS}).problem(503, "STORE_UNAVAILABLE")
+    assert failures_of_store(over_redis)["unavailable"] > before["unavailable"] and before["full"] == 0
+    redis.start()
+    wait_until(lambda: over_redis.post({"code": ONE_CALL, **RIGHTS}).status == 200, what="the connection")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    over_redis.post({"code": ONE_CALL, **RIGHTS}).problem(503, "OVERLOADED")
+    assert failures_of_store(over_redis)["full"] > 0
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+def test_failures_of_a_directory_are_counted(start, tmp_path):
+    server = start({"SUSPEND_STORE": f"file:{tmp_path}/kept", "SUSPEND_KEY": KEY})
+    server.suspends(code=ONE_CALL, **RIGHTS)
+    assert failures_of_store(server) == {"unavailable": 0, "full": 0}
+    shutil.rmtree(tmp_path / "kept")
+    server.post({"code": ONE_CALL, **RIGHTS}).problem(503, "STORE_UNAVAILABLE")
+    assert failures_of_store(server)["unavailable"] > 0
 
 
 def test_tampered_items_in_redis(over_redis, redis):

@@ -39,6 +39,7 @@ static struct nx_metrics_gauges sample_gauges(void) {
     .memory_pressure_bp = nx_reading_of(1234),
     .cache_size_bytes = 4096,
     .queue_depth = 2,
+    .queue_timeout_ms = 1050,
     .health = NX_METRICS_HEALTH_DEGRADED,
     .version = "0.1.0",
     .revision = "abc\"\\\n",
@@ -196,9 +197,15 @@ static void gauges_are_written(void **state) {
   assert_line(text, "nexus_memory_pressure_ratio 0.1234");
   assert_line(text, "nexus_cache_size_bytes 4096");
   assert_line(text, "nexus_queue_depth 2");
+  assert_line(text, "nexus_queue_timeout_seconds 1.050");
   assert_line(text, "nexus_health_status{status=\"healthy\"} 0");
   assert_line(text, "nexus_health_status{status=\"degraded\"} 1");
   assert_line(text, "nexus_build_info{version=\"0.1.0\",revision=\"abc\\\"\\\\\\n\",guest=\"00ff\"} 1");
+  /* From the start, so that the first failure is an increase. */
+  assert_line(text, "nexus_suspension_store_failures_total{reason=\"unavailable\"} 0");
+  nx_metrics_store_failed(NX_METRICS_STORE_FULL);
+  assert_line(scrape(), "nexus_suspension_store_failures_total{reason=\"full\"} 1");
+  assert_line(scrape(), "nexus_suspension_store_failures_total{reason=\"unavailable\"} 0");
   nx_metrics_reclaimed(NX_METRICS_RECLAIM_CACHE_FILES, 1 << 20);
   assert_line(scrape(), "nexus_memory_reclaimed_bytes_total{action=\"cache_files\"} 1048576");
 }
