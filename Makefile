@@ -7,7 +7,7 @@
 #   make check   make test, and the slow parts: sanitizers, types, API fuzzing, web globals, the siege
 #   make bench   figures of this machine, beside a plain Node server
 #   make build   build/nexus
-#   make docs    re-make the generated pages of docs/
+#   make docs    re-make what is generated: pages of docs/, the rules for the Prometheus operator, the dashboard
 
 BUILD ?= build
 PORT ?= 3000
@@ -63,6 +63,8 @@ bench: build
 
 docs: build
 	$(BUILD)/docs_tool docs
+	deploy/prometheus/generate >deploy/k8s/components/monitoring/prometheusrule.yaml
+	deploy/grafana/generate >deploy/grafana/nexus.json
 
 clean:
 	rm -rf $(BUILD) build-*
