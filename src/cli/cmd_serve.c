@@ -29,6 +29,7 @@
 #define SOCKET_BUFFER_BYTES (32u << 10) /* of which the kernel takes twice as much: NX_CONFIG_CONNECTION_BYTES */
 /* What a quiet server keeps of the compile cache in memory. */
 #define CACHE_QUIET_BYTES (2u << 20)
+#define TRIM_WORTH_BYTES (1u << 20) /* malloc_trim holds up whoever allocates meanwhile */
 #define MALLOC_ARENAS 2
 #define MALLOC_MMAP_BYTES (128 << 10)
 #define MALLOC_TRIM_BYTES (256 << 10)
@@ -275,6 +276,14 @@ static void quiet(void *self) {
   malloc_trim(0);
 }
 
+/* The same for code without a name while other executions go on, which may be always. */
+static void aged(void *self) {
+  struct serve *serve = self;
+  size_t freed_bytes = nx_registry_drop_unused(serve->app.registry);
+  nx_metrics_reclaimed(NX_METRICS_RECLAIM_HANDLER_IMAGES, freed_bytes);
+  if (freed_bytes >= TRIM_WORTH_BYTES) malloc_trim(0);
+}
+
 static int start(struct serve *serve, struct nx_error *err) {
   struct nx_boot_image boot = nx_boot_image_linked();
   int status = nx_sandbox_init(NX_RESET_AUTO, &boot, err);
@@ -289,7 +298,7 @@ static int start(struct serve *serve, struct nx_error *err) {
   if (status) return status;
   add_reclaimers(serve);
   nx_governor_look(serve->app.governor, nx_clock_ns());
-  struct nx_exec_hooks hooks = {serve, thread_blocked, thread_unblocked, wake, quiet};
+  struct nx_exec_hooks hooks = {serve, thread_blocked, thread_unblocked, wake, quiet, aged};
   status = nx_exec_start(serve->app.exec, &hooks, err);
   if (!status) status = open_directory(serve, err);
   if (status) return status;

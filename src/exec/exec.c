@@ -303,6 +303,10 @@ static void housekeeping(void *self, uint64_t now_ns) {
     if (exec->hooks.quiet) exec->hooks.quiet(exec->hooks.self);
     exec->quiet_since_ns = now_ns;
   }
+  if (now_ns - exec->aged_ns >= age_ns) {
+    if (exec->hooks.aged) exec->hooks.aged(exec->hooks.self);
+    exec->aged_ns = now_ns;
+  }
 }
 
 enum nx_reclaim nx_exec_reclaim_instances(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes) {

@@ -109,6 +109,7 @@ struct nx_exec_hooks {
   void (*thread_unblocked)(void *self); /* … and is back */
   void (*wake)(void *self);             /* nx_exec_next has something, and no thread may be about to ask */
   void (*quiet)(void *self);            /* nothing was executed for idle_trim_ms, each time */
+  void (*aged)(void *self);             /* idle_trim_ms have passed, each time, whatever was executed */
 };
 
 /* Permits that executions which compute for long lend to short ones: so many instances and threads more than

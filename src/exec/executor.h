@@ -25,7 +25,7 @@ struct nx_exec {
   pthread_mutex_t ready_mutex;
   struct nx_job *ready, **ready_tail;
   _Atomic unsigned ready_count;
-  uint64_t next_glance_ns, quiet_since_ns; /* the watchdog's */
+  uint64_t next_glance_ns, quiet_since_ns, aged_ns; /* the watchdog's */
 };
 
 /* run.c: the host's work for an execution ends, which nx_sandbox_work_begin began. */

@@ -8,6 +8,7 @@ struct kept {
   struct nx__content node; /* first: the map's view of it */
   struct nx_handler *handler;
   uint32_t pins;
+  uint64_t used_in; /* the period of its last use */
   struct kept *next_dropped;
 };
 
@@ -27,18 +28,28 @@ static void subtract(_Atomic size_t *value, size_t bytes) {
 }
 static size_t load(const _Atomic size_t *value) { return atomic_load_explicit(value, memory_order_relaxed); }
 
+/* Under the lock: takes the coldest out, and puts it before those that are. */
+static struct kept *take_oldest(struct nx__contents *contents, struct kept *dropped) {
+  struct kept *kept = (struct kept *)contents->_map.oldest;
+  nx__content_remove(&contents->_map, &kept->node);
+  subtract(&contents->cached_bytes, kept->handler->bytes);
+  contents->_cached--;
+  kept->next_dropped = dropped;
+  return kept;
+}
+
 /* Under the lock: takes the coldest out until at most `max_bytes` and `max_count` stay. */
 static struct kept *collect(struct nx__contents *contents, size_t max_bytes, size_t max_count) {
   struct kept *dropped = NULL;
-  while (contents->_map.oldest && (load(&contents->cached_bytes) > max_bytes || contents->_cached > max_count)) {
-    struct kept *kept = (struct kept *)contents->_map.oldest;
-    nx__content_remove(&contents->_map, &kept->node);
-    subtract(&contents->cached_bytes, kept->handler->bytes);
-    contents->_cached--;
-    kept->next_dropped = dropped;
-    dropped = kept;
-  }
+  while (contents->_map.oldest && (load(&contents->cached_bytes) > max_bytes || contents->_cached > max_count))
+    dropped = take_oldest(contents, dropped);
   return dropped;
+}
+
+/* Under the lock: it is the most recently used one. */
+static void touch(struct nx__contents *contents, struct kept *kept) {
+  nx__content_touch(&contents->_map, &kept->node);
+  kept->used_in = contents->_period;
 }
 
 /* Outside the lock: unmapping megabytes takes a while. Returns the bytes of the handlers. */
@@ -64,7 +75,7 @@ struct nx_handler *nx__contents_find(struct nx__contents *contents, const uint8_
   lock(contents);
   struct kept *kept = (struct kept *)nx__content_find(&contents->_map, hash);
   struct nx_handler *handler = kept ? nx_handler_hold(kept->handler) : NULL;
-  if (kept && !kept->pins) nx__content_touch(&contents->_map, &kept->node);
+  if (kept && !kept->pins) touch(contents, kept);
   *(kept ? &contents->_hits : &contents->_misses) += 1;
   unlock(contents);
   return handler;
@@ -85,7 +96,7 @@ static struct kept *find_or_insert(struct nx__contents *contents, struct nx_hand
 
 /* Under the lock. */
 static void make_cached(struct nx__contents *contents, struct kept *kept) {
-  nx__content_touch(&contents->_map, &kept->node);
+  touch(contents, kept);
   add(&contents->cached_bytes, kept->handler->bytes);
   contents->_cached++;
 }
@@ -100,7 +111,7 @@ struct nx_handler *nx__contents_keep(struct nx__contents *contents, struct nx_ha
     make_cached(contents, kept);
     dropped = collect(contents, contents->_max_bytes, contents->_max_count);
   } else if (kept) {
-    if (!kept->pins) nx__content_touch(&contents->_map, &kept->node);
+    if (!kept->pins) touch(contents, kept);
     equal = nx_handler_hold(kept->handler);
   }
   unlock(contents);
@@ -147,6 +158,16 @@ size_t nx__contents_drop(struct nx__contents *contents, size_t bytes) {
   lock(contents);
   size_t cached = load(&contents->cached_bytes);
   struct kept *dropped = collect(contents, cached > bytes ? cached - bytes : 0, SIZE_MAX);
+  unlock(contents);
+  return release_all(dropped);
+}
+
+size_t nx__contents_drop_unused(struct nx__contents *contents) {
+  struct kept *dropped = NULL;
+  lock(contents);
+  while (contents->_map.oldest && ((struct kept *)contents->_map.oldest)->used_in < contents->_period)
+    dropped = take_oldest(contents, dropped);
+  contents->_period++;
   unlock(contents);
   return release_all(dropped);
 }

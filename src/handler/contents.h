@@ -18,6 +18,7 @@ struct nx__contents {
   size_t _max_bytes, _max_count;
   size_t _cached;
   uint64_t _hits, _misses;
+  uint64_t _period; /* how often the unused were dropped */
   /* Written under the lock, read without it by nx_registry_bytes. */
   _Atomic size_t pinned_bytes, cached_bytes;
 };
@@ -32,6 +33,7 @@ struct nx_handler *nx__contents_pin(struct nx__contents *contents, struct nx_han
 /* One name less; the content stays as the most recently used. */
 void nx__contents_unpin(struct nx__contents *contents, const uint8_t hash[NX_HASH_BYTES]);
 size_t nx__contents_drop(struct nx__contents *contents, size_t bytes);
+size_t nx__contents_drop_unused(struct nx__contents *contents);
 /* Fills all but `registered`. */
 void nx__contents_read_stats(struct nx__contents *contents, struct nx_registry_stats *out);
 

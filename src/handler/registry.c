@@ -335,6 +335,10 @@ size_t nx_registry_drop_cold(struct nx_registry *registry, size_t bytes) {
   return nx__contents_drop(&registry->contents, bytes);
 }
 
+size_t nx_registry_drop_unused(struct nx_registry *registry) {
+  return nx__contents_drop_unused(&registry->contents);
+}
+
 void nx_registry_read_stats(struct nx_registry *registry, struct nx_registry_stats *out) {
   pthread_rwlock_rdlock(&registry->names_lock);
   out->registered = registry->registered;

@@ -125,6 +125,8 @@ struct nx_handler *nx_registry_keep(struct nx_registry *registry, struct nx_hand
 /* Drops least recently used handlers that no name refers to, until `bytes` are freed or none is left. Returns what
  * was dropped; memory that a running execution still holds is freed when it ends. */
 size_t nx_registry_drop_cold(struct nx_registry *registry, size_t bytes);
+/* The same for those that nobody has asked for since the call before this one. */
+size_t nx_registry_drop_unused(struct nx_registry *registry);
 
 struct nx_registry_stats {
   size_t registered;       /* names */

@@ -171,6 +171,21 @@ def test_handlers(server):
     becomes(server, "handlers", lambda now: now <= before, "the end of what was deleted")
 
 
+def test_code_without_a_name_goes_while_others_are_executed(start):
+    server = start({**SETTINGS, "IDLE_TRIM_MS": 1000})
+    server.install("named", "return 'named'")
+    before = layers(server)["handlers"]
+    for i in range(20):
+        assert server.value(f"return {i}") == i
+    burst = layers(server)["handlers"] - before
+    assert burst > 0
+
+    def gone():
+        assert server.value(handler="named") == "named"
+        return layers(server)["handlers"] < before + burst / 4  # an idle instance keeps the handler that it shows
+    wait_until(gone, 20, "the end of what nobody asks for")
+
+
 def test_idle_instances(server):
     server.install("grown", "return new Uint8Array(4 << 20).fill(1).length")
     with Background(lambda: server.post({"code": HOG, "args": 700 * SLOWNESS})) as running:

@@ -333,6 +333,22 @@ static void the_least_recently_used_go_first(void **state) {
   assert_int_equal(nx_registry_drop_cold(registry, SIZE_MAX), 0);
 }
 
+static void what_was_not_used_for_a_period_goes(void **state) {
+  (void)state;
+  for (int i = 0; i < 4; i++) keep((const char *const[]){"0", "1", "2", "3"}[i]);
+  size_t one = stats().cached_bytes / 4;
+  assert_int_equal(nx_registry_drop_unused(registry), 0);
+  assert_true(is_cached("1"));
+  keep("3");
+  keep("4");
+  assert_int_equal(nx_registry_drop_unused(registry), 2 * one);
+  assert_false(is_cached("0"));
+  assert_false(is_cached("2"));
+  assert_int_equal(stats().cached, 3);
+  assert_int_equal(nx_registry_drop_unused(registry), 3 * one);
+  assert_int_equal(nx_registry_drop_unused(registry), 0);
+}
+
 static void the_bytes_kept_are_bounded(void **state) {
   (void)state;
   nx_registry_destroy(registry);
@@ -430,6 +446,7 @@ int main(void) {
     TEST(the_number_of_names_is_bounded),
     TEST(equal_sources_share_a_handler),
     TEST(the_least_recently_used_go_first),
+    TEST(what_was_not_used_for_a_period_goes),
     TEST(the_bytes_kept_are_bounded),
     TEST(many_threads),
   };
