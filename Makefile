@@ -16,7 +16,7 @@ VENV := $(CACHE)/venv
 export NEXUS_BUILD_CACHE := $(CACHE)
 
 BUILD_PACKAGES := gcc libc6-dev clang lld wasi-libc libclang-rt-14-dev-wasm32 wabt binutils git meson ninja-build pkg-config \
-                  python3 python3-pip python3-venv libsodium-dev libzstd-dev libhiredis-dev libcurl4-openssl-dev libcmocka-dev
+                  python3 python3-pip python3-venv libsodium-dev libzstd-dev libhiredis-dev libcurl4-openssl-dev libyaml-dev libcmocka-dev
 TEST_PACKAGES := curl prometheus redis-server openssl ca-certificates
 CHECK_PACKAGES := nodejs npm podman buildah runc
 BENCH_PACKAGES := nodejs npm wrk

@@ -18,7 +18,7 @@ SOURCES = ["llhttp/src/api.c", "llhttp/src/http.c", "llhttp/src/llhttp.c", "yyjs
 FLAGS = ["-O2", "-g1", "-fPIE", "-fstack-protector-strong", "-DYYJSON_DISABLE_NON_STANDARD=1", "-w"]
 # What else ends up in the program: libraries that it is linked with statically, the guest's C library, and what wasm2c
 # writes. Each Debian package brings its licences. (libcurl and the C library are loaded, not part of it.)
-PACKAGES = ["libhiredis-dev", "libsodium-dev", "libzstd-dev", "wasi-libc", "libclang-rt-14-dev-wasm32", "wabt"]
+PACKAGES = ["libhiredis-dev", "libsodium-dev", "libzstd-dev", "libyaml-dev", "wasi-libc", "libclang-rt-14-dev-wasm32", "wabt"]
 LICENCES = pathlib.Path("/usr/share/doc")
 
 

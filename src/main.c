@@ -14,7 +14,7 @@ static const struct {
   {"serve", nx_cmd_serve, "run the server (settings: nexus config, docs/configuration.md)"},
   {"run", nx_cmd_run, "FILE [--args JSON] [--state JSON] [--scope JSON] [--cap TOKEN]…: execute a handler once"},
   {"config", nx_cmd_config, "[--json]: the configuration that serve would run with, and where each value comes from"},
-  {"plan", nx_cmd_plan, "[--json] [--limit SIZE] [--request SIZE] …: what a container can hold, and when it is scaled or evicted"},
+  {"plan", nx_cmd_plan, "[--json] [--manifest FILE] [--limit SIZE] …: what a container can hold, when it is scaled or evicted, what is wrong"},
   {"doctor", nx_cmd_doctor, "what this kernel and container offer, and what nexus makes of it"},
   {"health", nx_cmd_health, "ask a running server; exit status 0 when it is healthy or degraded"},
   {"top", nx_cmd_top, "[--url http://HOST:PORT] [--interval MS] [--once]: a live view of a running server"},

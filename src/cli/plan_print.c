@@ -10,13 +10,22 @@
 static double in_mib(uint64_t bytes) { return (double)bytes / (double)MIB; }
 static unsigned long long ull(uint64_t value) { return value; }
 
-/* ---- Lines of text ------------------------------------------------------------------------------------------------------- */
+/* ---- Lines of text --------------------------------------------------------------------------------------------------- */
 
 /* What a terminal shows of UTF-8: everything but continuation bytes. */
 static size_t columns(const char *text, size_t bytes) {
   size_t count = 0;
   for (size_t i = 0; i < bytes; i++) count += ((unsigned char)text[i] & 0xc0) != 0x80;
   return count;
+}
+
+/* Names and values of manifests reach a terminal: without what it would obey (C0, DEL, C1). */
+static void add_visible(struct nx_buf *out, const char *text, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++) {
+    unsigned char c = (unsigned char)text[i], next = i + 1 < bytes ? (unsigned char)text[i + 1] : 0;
+    bool obeyed = c < ' ' || c == 0x7f || (c == 0xc2 && next >= 0x80 && next < 0xa0);
+    nx_buf_char(out, obeyed ? '?' : (char)c);
+  }
 }
 
 /* `head`, blanks up to `indent`, then words broken before column 80, with `indent` blanks before each further line. */
@@ -33,7 +42,7 @@ static void add_words(struct nx_buf *out, const char *head, int indent, const ch
       nx_buf_char(out, ' ');
       column++;
     }
-    nx_buf_add(out, word, bytes);
+    add_visible(out, word, bytes);
     column += width;
     word += bytes + (word[bytes] == ' ');
   }
@@ -64,69 +73,7 @@ static void add_size(struct nx_buf *out, const char *what, uint64_t bytes, const
   add_words(out, head, note[0] ? 34 : 0, note);
 }
 
-/* ---- Findings: the same sentences in text and JSON ------------------------------------------------------------------------ */
-
-static void describe(const struct nx_plan_input *in, const struct nx_plan *plan, enum nx_plan_finding_kind kind,
-                     char *text, size_t size) {
-  double limit = in_mib(in->fit.limit_bytes), idle = in_mib(plan->idle_bytes);
-  unsigned last = in->pods_min + 1;
-  switch (kind) {
-  case NX_PLAN_CANNOT_FIT:
-    snprintf(text, size,
-             "process, cache, reserve and one fully grown instance need %.1f MiB of %.1f; serve refuses to start",
-             in_mib(plan->needed_bytes), limit);
-    break;
-  case NX_PLAN_REQUEST_ABOVE_LIMIT:
-    snprintf(text, size, "Kubernetes refuses a pod whose request (%.1f MiB) is above its limit (%.1f)",
-             in_mib(in->request_bytes), in_mib(in->container_limit_bytes.value));
-    break;
-  case NX_PLAN_NEVER_SCALES_IN:
-    snprintf(text, size, "an idle pod holds up to %.1f MiB, and %u pods become %u only at %.1f or less; without load %s %u",
-             idle, last, in->pods_min,
-             in_mib(nx_plan_scale_in_bytes(plan->request_bytes, in->autoscaler_percent, last)),
-             plan->idle_bytes > plan->add_above_bytes ? "they grow to" : "it stays at", plan->idle_pods);
-    break;
-  case NX_PLAN_NEVER_SCALES_OUT:
-    snprintf(text, size,
-             "pods are added above %.1f MiB, which the working set does not reach: nexus keeps it within %.1f",
-             in_mib(plan->add_above_bytes), in_mib(plan->budget_bytes));
-    break;
-  case NX_PLAN_OVER_COMMITTED:
-    snprintf(text, size,
-             "MAX_INSTANCES is %u and %llu fit fully grown; safe, because the ledger refuses memory to a handler "
-             "before the kernel would kill the container",
-             in->max_instances, ull(plan->instances_fit));
-    break;
-  case NX_PLAN_NO_LIMIT:
-    snprintf(text, size, "%s; planned with %.1f MiB of the machine, which others use as well",
-             in->container_limit_bytes.kind == NX_READING_UNLIMITED ? "the container has no memory limit"
-                                                                    : "the container's memory limit cannot be read",
-             limit);
-    break;
-  case NX_PLAN_ALERT_BEFORE_SCALING:
-    snprintf(text, size, "the alert line (%.1f MiB) is passed before pods are added (%.1f)", in_mib(plan->alert_bytes),
-             in_mib(plan->add_above_bytes));
-    break;
-  case NX_PLAN_FINDING_COUNT: text[0] = 0; break;
-  }
-}
-
-static bool is_size(enum nx_plan_variable variable) { return !strcmp(nx_plan_variable_unit(variable), "bytes"); }
-
-/* "CACHE_MAX_MB=94 or requests.memory=340Mi" */
-static void list_changes(const struct nx_plan_finding *finding, char *text, size_t size) {
-  size_t used = 0;
-  text[0] = 0;
-  for (unsigned i = 0; i < finding->change_count && used < size; i++) {
-    const struct nx_plan_change *change = &finding->changes[i];
-    bool whole = is_size(change->variable) && change->value % MIB == 0;
-    used += (size_t)snprintf(text + used, size - used, "%s%s=%llu%s", i ? " or " : "",
-                             nx_plan_variable_name(change->variable), ull(whole ? change->value / MIB : change->value),
-                             whole ? "Mi" : "");
-  }
-}
-
-/* ---- Text ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Text ------------------------------------------------------------------------------------------------------------ */
 
 static void print_limit(const struct nx_plan_input *in, struct nx_buf *out) {
   struct nx_reading limit = in->container_limit_bytes;
@@ -181,10 +128,16 @@ static void print_scale_in(const struct nx_plan_input *in, const struct nx_plan 
   add_size(out, what, nx_plan_scale_in_bytes(plan->request_bytes, percent, first), "or less%s%s", more, last);
 }
 
-static void print_autoscaler(const struct nx_plan_input *in, const struct nx_plan *plan, struct nx_buf *out) {
+static const char *why_no_autoscaler(const struct nx_plan_report *report) {
+  if (report->input->request_is_known && report->input->autoscaler_percent) return "none; it needs a memory request";
+  return report->manifest ? "none on memory" : "not planned; give --request";
+}
+
+static void print_autoscaler(const struct nx_plan_report *report, struct nx_buf *out) {
+  const struct nx_plan_input *in = report->input;
+  const struct nx_plan *plan = report->plan;
   if (!plan->autoscales) {
-    nx_buf_str(out, in->request_is_known && in->autoscaler_percent ? "\nautoscaler: none; it needs a memory request\n"
-                                                                   : "\nautoscaler: not planned; give --request\n");
+    nx_buf_printf(out, "\nautoscaler: %s\n", why_no_autoscaler(report));
     return;
   }
   nx_buf_printf(out, "\nautoscaler: %u %% of the request of %.1f MiB%s, %u to %u pods\n", in->autoscaler_percent,
@@ -203,7 +156,8 @@ static void print_qos(const struct nx_plan_input *in, const struct nx_plan *plan
     nx_buf_lit(out, "  QoS and eviction follow from the memory request: give --request\n");
     return;
   }
-  nx_buf_printf(out, "  QoS %s, by memory alone (CPU requests and limits count as well)\n", qos);
+  nx_buf_printf(out, "  QoS %s, %s\n", qos, in->pod_qos != NX_PLAN_QOS_UNKNOWN
+                  ? "by memory and CPU of all containers" : "by memory alone (CPU requests and limits count as well)");
   if (plan->qos == NX_PLAN_GUARANTEED)
     add_wrapped(out, "", 2, "Never above its request of %.1f: evicted last when the node is short of memory.", request);
   else if (plan->qos == NX_PLAN_BEST_EFFORT)
@@ -225,24 +179,43 @@ static void print_node(const struct nx_plan_input *in, const struct nx_plan *pla
   print_qos(in, plan, out);
 }
 
-void nx_plan_print_text(const struct nx_plan_input *input, const struct nx_plan *plan, struct nx_buf *out) {
-  nx_buf_printf(out, "verdict: %s%s\n", nx_plan_finding_name(plan->verdict),
-                plan->verdict == NX_PLAN_OVER_COMMITTED ? " (safe)" : "");
-  for (unsigned i = 0; i < plan->finding_count; i++) {
-    char text[400], changes[200];
-    const struct nx_plan_finding *finding = &plan->findings[i];
-    describe(input, plan, finding->kind, text, sizeof text);
-    list_changes(finding, changes, sizeof changes);
-    add_wrapped(out, "  -", 4, "%s: %s.", nx_plan_finding_name(finding->kind), text);
-    if (finding->change_count) add_wrapped(out, "", 4, "Change: %s", changes);
+/* ---- The manifest and the findings ----------------------------------------------------------------------------------- */
+
+static void print_sources(const struct nx_manifest *m, struct nx_buf *out) {
+  add_wrapped(out, "manifest: ", 10, "%s", m->file);
+  for (const struct nx_manifest_source *source = m->sources; source; source = source->next) {
+    char where[24] = "  not there";
+    if (source->is_there) snprintf(where, sizeof where, "  line %u", source->place.line);
+    add_wrapped(out, where, 13, "%s %s/%s: %s", source->kind, source->ns, source->name, source->use);
   }
+}
+
+static void print_findings(const struct nx_plan_report *report, struct nx_buf *out) {
+  bool safe = report->plan && report->plan->verdict == NX_PLAN_OVER_COMMITTED &&
+              !strcmp(report->verdict, nx_plan_finding_name(NX_PLAN_OVER_COMMITTED));
+  nx_buf_printf(out, "verdict: %s%s\n", report->verdict, safe ? " (safe)" : "");
+  for (size_t i = 0; i < report->findings->count; i++) {
+    const struct nx_finding *f = &report->findings->items[i];
+    const char *severity = report->manifest ? nx_severity_name(f->severity) : "";
+    add_wrapped(out, "  -", 4, "%s%s%s: %s.", severity, *severity ? ": " : "", f->name, f->message);
+    if (f->advice[0]) add_wrapped(out, "", 4, "Change: %s", f->advice);
+  }
+  if (report->findings->left_out) nx_buf_printf(out, "  - and %zu more\n", report->findings->left_out);
+}
+
+static void print_text(const struct nx_plan_report *report, struct nx_buf *out) {
+  const struct nx_plan_input *input = report->input;
+  const struct nx_plan *plan = report->plan;
+  if (report->manifest) print_sources(report->manifest, out);
+  print_findings(report, out);
+  if (!plan) return;
   print_budget(input, plan, out);
   print_instances(input, plan, out);
-  print_autoscaler(input, plan, out);
+  print_autoscaler(report, out);
   print_node(input, plan, out);
 }
 
-/* ---- JSON ----------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------------------------------ */
 
 static void add_or_null(struct nx_buf *out, const char *name, bool is_there, uint64_t value) {
   if (is_there)
@@ -261,7 +234,8 @@ static void json_budget(const struct nx_plan_input *in, const struct nx_plan *pl
   add_or_null(out, "requestBytes", in->request_bytes, in->request_bytes);
   add_or_null(out, "alertBytes", plan->alert_bytes, plan->alert_bytes);
   const char *qos = nx_plan_qos_name(plan->qos);
-  nx_buf_printf(out, "\"qosClass\":%s%s%s,\"qosBasis\":\"memory\"},", qos ? "\"" : "", qos ? qos : "null", qos ? "\"" : "");
+  nx_buf_printf(out, "\"qosClass\":%s%s%s,\"qosBasis\":\"%s\"},", qos ? "\"" : "", qos ? qos : "null", qos ? "\"" : "",
+                in->pod_qos != NX_PLAN_QOS_UNKNOWN ? "pod" : "memory");
   nx_buf_printf(out, "\"budget\":{\"limitBytes\":%llu,\"reserveBytes\":%llu,\"budgetBytes\":%llu,\"processBytes\":%llu,"
                 "\"cacheBytes\":%llu,\"leftBytes\":%llu,\"connectionsMaxBytes\":%llu,\"suspendedMaxBytes\":%llu,"
                 "\"neededBytes\":%llu,\"idleBytes\":%llu,\"loadedBytes\":%llu},",
@@ -297,31 +271,62 @@ static void json_autoscaler(const struct nx_plan_input *in, const struct nx_plan
   nx_buf_lit(out, "]},");
 }
 
-static void json_finding(const struct nx_plan_input *in, const struct nx_plan *plan,
-                         const struct nx_plan_finding *finding, struct nx_buf *out) {
-  static const char *const severities[] = {"error", "warning", "note"};
-  char text[400];
-  describe(in, plan, finding->kind, text, sizeof text);
-  nx_buf_printf(out, "{\"finding\":\"%s\",\"severity\":\"%s\",\"message\":", nx_plan_finding_name(finding->kind),
-                severities[nx_plan_finding_severity(finding->kind)]);
+static void add_string(struct nx_buf *out, const char *name, const char *text) {
+  nx_buf_printf(out, "\"%s\":", name);
   nx_buf_json_string(out, text, strlen(text));
-  nx_buf_lit(out, ",\"changes\":[");
-  for (unsigned i = 0; i < finding->change_count; i++)
+  nx_buf_char(out, ',');
+}
+
+static void json_finding(const struct nx_finding *f, struct nx_buf *out) {
+  nx_buf_printf(out, "{\"finding\":\"%s\",\"severity\":\"%s\",", f->name, nx_severity_name(f->severity));
+  add_string(out, "message", f->message);
+  add_string(out, "advice", f->advice);
+  if (f->line) nx_buf_printf(out, "\"line\":%u,\"column\":%u,", f->line, f->column);
+  nx_buf_lit(out, "\"changes\":[");
+  for (unsigned i = 0; i < f->change_count; i++)
     nx_buf_printf(out, "%s{\"variable\":\"%s\",\"value\":%llu,\"unit\":\"%s\"}", i ? "," : "",
-                  nx_plan_variable_name(finding->changes[i].variable), ull(finding->changes[i].value),
-                  nx_plan_variable_unit(finding->changes[i].variable));
+                  nx_plan_variable_name(f->changes[i].variable), ull(f->changes[i].value),
+                  nx_plan_variable_unit(f->changes[i].variable));
   nx_buf_lit(out, "]}");
 }
 
-void nx_plan_print_json(const struct nx_plan_input *input, const struct nx_plan *plan, struct nx_buf *out) {
-  nx_buf_printf(out, "{\"verdict\":\"%s\",\"fits\":%s,", nx_plan_finding_name(plan->verdict),
-                plan->fits ? "true" : "false");
-  json_budget(input, plan, out);
-  json_autoscaler(input, plan, out);
+static void json_manifest(const struct nx_manifest *m, struct nx_buf *out) {
+  nx_buf_lit(out, "\"manifest\":{");
+  add_string(out, "file", m->file);
+  add_string(out, "namespace", m->ns);
+  add_string(out, "deployment", m->deployment);
+  add_string(out, "container", m->container);
+  nx_buf_lit(out, "\"objects\":[");
+  for (const struct nx_manifest_source *source = m->sources; source; source = source->next) {
+    nx_buf_str(out, source == m->sources ? "{" : ",{");
+    add_string(out, "kind", source->kind);
+    add_string(out, "namespace", source->ns);
+    add_string(out, "name", source->name);
+    add_string(out, "use", source->use);
+    nx_buf_printf(out, "\"line\":%u}", source->place.line); /* 0: not in the file */
+  }
+  nx_buf_lit(out, "]},");
+}
+
+static void print_json(const struct nx_plan_report *report, struct nx_buf *out) {
+  const struct nx_plan *plan = report->plan;
+  nx_buf_printf(out, "{\"verdict\":\"%s\",\"fits\":%s,", report->verdict, !plan ? "null" : plan->fits ? "true" : "false");
+  if (report->manifest) json_manifest(report->manifest, out);
+  if (plan) {
+    json_budget(report->input, plan, out);
+    json_autoscaler(report->input, plan, out);
+  }
   nx_buf_lit(out, "\"findings\":[");
-  for (unsigned i = 0; i < plan->finding_count; i++) {
+  for (size_t i = 0; i < report->findings->count; i++) {
     if (i) nx_buf_char(out, ',');
-    json_finding(input, plan, &plan->findings[i], out);
+    json_finding(&report->findings->items[i], out);
   }
   nx_buf_lit(out, "]}\n");
+}
+
+int nx_plan_print(const struct nx_plan_report *report, bool json) {
+  NX_BUF_AUTO out = {0};
+  (json ? print_json : print_text)(report, &out);
+  fwrite(out.data, 1, out.len, stdout);
+  return out.failed || fflush(stdout) ? -1 : 0;
 }

@@ -142,7 +142,9 @@ static void plan_node(const struct nx_plan_input *in, struct nx_plan *plan) {
   plan->alert_bytes = nx_part_u64(limit, in->alert_percent, 100);
   if (!in->request_is_known) return;
   plan->request_bytes = in->request_bytes ? in->request_bytes : limit;
-  if (!plan->request_bytes)
+  if (in->pod_qos != NX_PLAN_QOS_UNKNOWN)
+    plan->qos = in->pod_qos;
+  else if (!plan->request_bytes)
     plan->qos = NX_PLAN_BEST_EFFORT;
   else
     plan->qos = plan->request_bytes == limit ? NX_PLAN_GUARANTEED : NX_PLAN_BURSTABLE;
@@ -172,31 +174,13 @@ const char *nx_plan_finding_name(enum nx_plan_finding_kind kind) {
   return names[kind];
 }
 
-enum nx_plan_severity nx_plan_finding_severity(enum nx_plan_finding_kind kind) {
-  static const enum nx_plan_severity severities[NX_PLAN_FINDING_COUNT] = {
-#define X(symbol, name, severity) [NX_PLAN_##symbol] = NX_PLAN_##severity,
+enum nx_severity nx_plan_finding_severity(enum nx_plan_finding_kind kind) {
+  static const enum nx_severity severities[NX_PLAN_FINDING_COUNT] = {
+#define X(symbol, name, severity) [NX_PLAN_##symbol] = NX_SEVERITY_##severity,
     NX_PLAN_FINDINGS(X)
 #undef X
   };
   return severities[kind];
-}
-
-const char *nx_plan_variable_name(enum nx_plan_variable variable) {
-  static const char *const names[] = {
-#define X(symbol, name, unit) [NX_PLAN_SET_##symbol] = name,
-    NX_PLAN_VARIABLES(X)
-#undef X
-  };
-  return names[variable];
-}
-
-const char *nx_plan_variable_unit(enum nx_plan_variable variable) {
-  static const char *const units[] = {
-#define X(symbol, name, unit) [NX_PLAN_SET_##symbol] = unit,
-    NX_PLAN_VARIABLES(X)
-#undef X
-  };
-  return units[variable];
 }
 
 const char *nx_plan_qos_name(enum nx_plan_qos qos) {

@@ -22,16 +22,21 @@
 #include "base/error.h"
 #include "base/reading.h"
 #include "config/config.h"
+#include "memory/finding.h"
 
 #define NX_PLAN_PERCENT_MAX 1000u
 #define NX_PLAN_PODS_MAX 10000u
 #define NX_PLAN_TOLERANCE_PERCENT 10u /* kube-controller-manager's default */
+
+enum nx_plan_qos { NX_PLAN_QOS_UNKNOWN, NX_PLAN_GUARANTEED, NX_PLAN_BURSTABLE, NX_PLAN_BEST_EFFORT };
 
 struct nx_plan_input {
   struct nx_config_fit fit;                /* its limit is the one that nexus keeps to */
   struct nx_reading container_limit_bytes; /* what the kernel enforces and Kubernetes knows */
   bool request_is_known;                   /* a container cannot see its own */
   uint64_t request_bytes;                  /* memory request; 0: none */
+  bool limit_is_told;      /* only CONTAINER_MEMORY_LIMIT says it: nobody enforces it */
+  enum nx_plan_qos pod_qos; /* where all containers of the pod are known */
   unsigned max_instances;
   unsigned max_connections;
   uint64_t connection_bytes; /* of one */
@@ -40,8 +45,6 @@ struct nx_plan_input {
   unsigned pods_min, pods_max; /* of the autoscaler, at least 1 */
   unsigned alert_percent;      /* of the container's limit; 0: no alert */
 };
-
-enum nx_plan_severity { NX_PLAN_ERROR, NX_PLAN_WARNING, NX_PLAN_NOTE };
 
 /* X(symbol, name, severity): worst first. The first finding is the verdict if it stands before NO_LIMIT. */
 #define NX_PLAN_FINDINGS(X)                                                                                     \
@@ -60,34 +63,11 @@ enum nx_plan_finding_kind {
   NX_PLAN_FINDING_COUNT
 };
 
-/* X(symbol, name, unit) */
-#define NX_PLAN_VARIABLES(X)                                   \
-  X(MEMORY_LIMIT_MB, "MEMORY_LIMIT_MB", "MiB")                 \
-  X(CACHE_MAX_MB, "CACHE_MAX_MB", "MiB")                       \
-  X(MAX_INSTANCES, "MAX_INSTANCES", "instances")               \
-  X(CONTAINER_MEMORY_LIMIT, "CONTAINER_MEMORY_LIMIT", "bytes") \
-  X(MEMORY_LIMIT, "limits.memory", "bytes")                    \
-  X(MEMORY_REQUEST, "requests.memory", "bytes")                \
-  X(AUTOSCALER_PERCENT, "averageUtilization", "%")
-
-enum nx_plan_variable {
-#define X(symbol, name, unit) NX_PLAN_SET_##symbol,
-  NX_PLAN_VARIABLES(X)
-#undef X
-};
-
-struct nx_plan_change {
-  enum nx_plan_variable variable;
-  uint64_t value; /* in the variable's unit */
-};
-
 struct nx_plan_finding {
   enum nx_plan_finding_kind kind;
   unsigned change_count;
-  struct nx_plan_change changes[3]; /* each by itself is enough */
+  struct nx_plan_change changes[NX_FINDING_CHANGES_MAX]; /* each by itself is enough */
 };
-
-enum nx_plan_qos { NX_PLAN_QOS_UNKNOWN, NX_PLAN_GUARANTEED, NX_PLAN_BURSTABLE, NX_PLAN_BEST_EFFORT };
 
 struct nx_plan {
   bool fits;
@@ -102,7 +82,7 @@ struct nx_plan {
   uint64_t idle_bytes;                   /* the floor of the working set: process and a full cache */
   uint64_t loaded_bytes;                 /* all of MAX_INSTANCES fully grown, as far as the budget goes */
 
-  enum nx_plan_qos qos;   /* by memory alone; Guaranteed needs CPU request and limit to be equal too */
+  enum nx_plan_qos qos;   /* without pod_qos by memory alone; Guaranteed needs CPU request and limit to be equal too */
   uint64_t request_bytes; /* Kubernetes takes the limit for a missing one; 0: none, or unknown */
   uint64_t alert_bytes;   /* 0: none */
 
@@ -124,11 +104,12 @@ uint64_t nx_plan_scale_in_bytes(uint64_t request_bytes, unsigned percent, unsign
 /* docs/sizing.md. */
 int nx_plan_write_docs(FILE *file, struct nx_error *err);
 
+/* The plan's findings in words, in its order. */
+void nx_plan_describe(const struct nx_plan_input *input, const struct nx_plan *plan, struct nx_findings *findings);
+
 /* "fits" for NX_PLAN_FINDING_COUNT. */
 const char *nx_plan_finding_name(enum nx_plan_finding_kind kind);
-enum nx_plan_severity nx_plan_finding_severity(enum nx_plan_finding_kind kind);
-const char *nx_plan_variable_name(enum nx_plan_variable variable);
-const char *nx_plan_variable_unit(enum nx_plan_variable variable);
+enum nx_severity nx_plan_finding_severity(enum nx_plan_finding_kind kind);
 /* NULL when unknown. */
 const char *nx_plan_qos_name(enum nx_plan_qos qos);
 

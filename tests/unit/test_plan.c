@@ -299,7 +299,7 @@ static void large_numbers_do_not_overflow(void **state) {
 static void everything_has_a_name(void **state) {
   for (int i = 0; i <= NX_PLAN_FINDING_COUNT; i++) assert_non_null(nx_plan_finding_name((enum nx_plan_finding_kind)i));
   assert_string_equal(nx_plan_finding_name(FITS), "fits");
-  assert_int_equal(nx_plan_finding_severity(NX_PLAN_CANNOT_FIT), NX_PLAN_ERROR);
+  assert_int_equal(nx_plan_finding_severity(NX_PLAN_CANNOT_FIT), NX_SEVERITY_ERROR);
   assert_string_equal(nx_plan_variable_name(NX_PLAN_SET_CACHE_MAX_MB), "CACHE_MAX_MB");
   assert_string_equal(nx_plan_variable_unit(NX_PLAN_SET_MEMORY_REQUEST), "bytes");
   assert_string_equal(nx_plan_qos_name(NX_PLAN_BEST_EFFORT), "BestEffort");

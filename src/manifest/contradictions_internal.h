@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NX_MANIFEST_CONTRADICTIONS_INTERNAL_H
+#define NX_MANIFEST_CONTRADICTIONS_INTERNAL_H
+
+#include "manifest/contradictions.h"
+
+#define NX__MIB (UINT64_C(1) << 20)
+
+static inline double nx__in_mib(uint64_t bytes) { return (double)bytes / (double)NX__MIB; }
+static inline unsigned long long nx__ull(uint64_t value) { return value; }
+
+/* What `config` has no part in. */
+void nx__check_scaling(const struct nx_manifest *m, struct nx_findings *findings);
+/* What it has. */
+void nx__check_pod(const struct nx_manifest *m, const struct nx_config *config, struct nx_findings *findings);
+void nx__check_volumes(const struct nx_manifest *m, const struct nx_config *config, struct nx_findings *findings);
+
+#endif
