@@ -179,7 +179,7 @@ def test_the_plan_finds_nothing_to_change(manifest, tmp_path):
     (tmp_path / "manifest.yaml").write_text(manifest.text)
     done = subprocess.run([NEXUS, "plan", "--manifest", tmp_path / "manifest.yaml"], env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("verdict: fits"), done.stdout
+    assert "\nverdict: fits\n" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("change, finding", [
