@@ -17,7 +17,6 @@ class Peer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), PeerHandler)
         self.seen, self.release = [], threading.Event()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-        self.thread.start()
 
     def url(self, text):
         return f"http://127.0.0.1:{self.server_port}/{text}"
@@ -50,7 +49,8 @@ SETTINGS = {"SUSPEND_TTL_MS": TTL_MS, "NET_ALLOW": f"127.0.0.1:{PEER.server_port
 
 @pytest.fixture(scope="module", autouse=True)
 def peer():
-    yield PEER
+    PEER.thread.start()  # not before: whoever only collects this module never comes to the close
+    yield
     PEER.close()
 
 
