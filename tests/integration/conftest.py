@@ -143,6 +143,15 @@ class Server:
         except AssertionError:
             pytest.fail(f"memory is still charged: {self.health()}")
 
+    def depart(self):
+        """Stops it when it has given back what its tests left to expire."""
+        try:
+            wait_until(lambda: self.health()["memory"]["layers"]["suspended"] == 0,
+                       self.settings["SUSPEND_TTL_MS"] / 1000 / SLOWNESS + 15, f"the end of what {self.directory} keeps")
+            self.wait_trimmed()
+        finally:
+            self.stop()
+
     def signal(self, number):
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -360,6 +369,16 @@ def module_server(request, tmp_path_factory):
         server.wait_trimmed()
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def departing():
+    """Servers that depart after the last test of all: what their own tests left expires while others run."""
+    servers = []
+    yield servers
+    with contextlib.ExitStack() as ends:  # all of them, also when one fails
+        for server in servers:
+            ends.callback(server.depart)
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import http.client
 
 import pytest
 
-from conftest import SLOWNESS, wait_until
+from conftest import SLOWNESS, Server, wait_until
 
 ALL = ["state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*"]
 EXTENSIONS = {"x": ["*"], "y": ["*"]}
-# Results of finished executions are kept for so long: no test must outlast it, and each module waits for it once.
-TTL_MS = int(15000 * SLOWNESS)
+# Results of finished executions are kept for so long: no test must outlast it.
+TTL_MS = int(10000 * SLOWNESS)
 UNKNOWN_ID = "0123456789abcdef" * 2
 ABSENT = object()
 
@@ -121,12 +121,12 @@ def suspending(module_server):
     module_server.check_log()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def everything_is_given_back(module_server):
-    """When the kept results have expired the ledger is where it was."""
-    yield
-    wait_until(lambda: module_server.health()["memory"]["layers"]["suspended"] == 0, TTL_MS / 1000 / SLOWNESS + 15,
-               "the end of kept results")
+@pytest.fixture(scope="module")
+def module_server(request, tmp_path_factory, departing):
+    """When its kept results have expired, its ledger must be where it was."""
+    server = Server(tmp_path_factory.mktemp(request.module.__name__), request.module.SETTINGS)
+    departing.append(server)
+    return server
 
 
 def request_in_background(server, path, body, results):

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from conftest import wait_until
-from suspend_support import Story, TTL_MS, everything_is_given_back, suspending  # noqa: F401
+from suspend_support import TTL_MS, Story, module_server, suspending  # noqa: F401
 
 
 class Peer(http.server.ThreadingHTTPServer):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import Background, in_threads, wait_until
-from suspend_support import ALL, EXTENSIONS, TTL_MS, UNKNOWN_ID, Story, everything_is_given_back, resume, success, suspending  # noqa: F401
+from suspend_support import ALL, EXTENSIONS, TTL_MS, UNKNOWN_ID, Story, module_server, resume, success, suspending  # noqa: F401
 from test_health_metrics import get, samples
 
 SETTINGS = {"SUSPEND_TTL_MS": TTL_MS}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from suspend_support import ABSENT, ALL, TTL_MS, Story, everything_is_given_back, suspending  # noqa: F401
+from suspend_support import ABSENT, ALL, TTL_MS, Story, module_server, suspending  # noqa: F401
 
 SETTINGS = {"SUSPEND_TTL_MS": TTL_MS}
 

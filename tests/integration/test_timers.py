@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from conftest import SLOWNESS, Background, in_threads, wait_until
-from suspend_support import ALL, EXTENSIONS, TTL_MS, Story, everything_is_given_back, request_in_background, success, suspending  # noqa: F401
+from suspend_support import ALL, EXTENSIONS, TTL_MS, Story, module_server, request_in_background, success, suspending  # noqa: F401
 from test_health_metrics import get, samples
 
 SETTINGS = {"SUSPEND_TTL_MS": TTL_MS}
