@@ -365,7 +365,7 @@ def test_handler_changed_meanwhile(suspending, change):
 
 def test_image_is_made_again(start):
     """The handler's image is gone from memory and disk when its execution goes on: its source was kept, and compiles to the same."""
-    server = start({"SUSPEND_TTL_MS": TTL_MS, "CONTAINER_MEMORY_LIMIT": "256Mi", "CACHE_MAX_MB": 1})
+    server = start({"CONTAINER_MEMORY_LIMIT": "256Mi", "CACHE_MAX_MB": 1})
     story = Story(server, TOP_LEVEL, args=7)
     for i in range(60):
         server.value(f"const a = 'x'.repeat(1e6) + {i}; export default () => a.length")
