@@ -50,7 +50,7 @@ test: build
 	$(call install,$(TEST_PACKAGES))
 	@$(MAKE) --no-print-directory $(VENV)/ready-test
 	meson test -C $(BUILD) --print-errorlogs
-	$(VENV)/bin/pytest -q tests/integration
+	$(VENV)/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/integration
 
 check: test
 	$(call install,$(CHECK_PACKAGES))
