@@ -46,12 +46,14 @@ static bool set(int fd, int level, int option, int value) {
 }
 
 /* Accepted sockets inherit all of these, which saves their system calls. Buffer sizes must be set before listen: the
- * window scale is agreed on in the handshake. */
+ * window scale is agreed on in the handshake, and so are the largest segments. Peers acknowledge every second segment at once, and
+ * a single one after 40 ms. Segments of the loopback interface have 64 KiB: in a small buffer there is but one, and every one waits. */
 static bool set_options(int fd, const struct nx_http_options *options, int family) {
   int bytes = (int)options->socket_buffer_bytes;
   return set(fd, SOL_SOCKET, SO_REUSEADDR, 1) && set(fd, IPPROTO_TCP, TCP_NODELAY, 1) &&
          (family != AF_INET6 || set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0)) &&
-         (!bytes || (set(fd, SOL_SOCKET, SO_SNDBUF, bytes) && set(fd, SOL_SOCKET, SO_RCVBUF, bytes)));
+         (!bytes || (set(fd, SOL_SOCKET, SO_SNDBUF, bytes) && set(fd, SOL_SOCKET, SO_RCVBUF, bytes) &&
+                     set(fd, IPPROTO_TCP, TCP_MAXSEG, bytes / 4)));
 }
 
 int nx__http_listen(struct nx_http_server *server, struct nx_error *err) {

@@ -254,6 +254,15 @@ def test_large_answer_to_a_slow_reader(server):
     client.close()
 
 
+def test_several_segments_fit_into_the_buffers(server):
+    """Otherwise each piece of a large answer waits for its acknowledgement, which a peer puts off: 2 MB/s over the loopback interface."""
+    client = open_socket(server)
+    client.sendall(SMUGGLED)
+    assert read_reply(client)[0] == 200
+    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= 8 << 10
+    client.close()
+
+
 # ---- Many and slow ------------------------------------------------------------------------------------------------------
 
 def test_many_idle_connections(start):
