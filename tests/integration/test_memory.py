@@ -261,6 +261,7 @@ def test_refused_for_memory(small):
     assert small.value(handler="hog", args=1) == 24
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer's memory leaves the light ones no room")
 def test_light_ones_beside_one_that_has_the_memory(small):
     small.install("light", "return $args + 1")
     with hold(small, 1000) as running:
