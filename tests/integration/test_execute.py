@@ -436,7 +436,7 @@ def test_run_without_value(server):
     ("for (;;) $log('x')", 507, "RESOURCE_LIMIT"),
 ])
 def test_run_problems(server, source, status, code):
-    server.install("bad", source, {"timeoutMs": 300})
+    server.install("bad", source, {"timeoutMs": 300} if code == "TIMEOUT" else {})
     reply = server.run("bad", "{}")
     problem = reply.problem(status, code)
     assert "stack" not in problem and "snippet" not in problem
