@@ -14,8 +14,9 @@ import cache
 import fetch
 
 SOURCES = ["llhttp/src/api.c", "llhttp/src/http.c", "llhttp/src/llhttp.c", "yyjson/yyjson.c"]
-# Read-only, incremental and file interfaces of yyjson that nexus does not use are left out.
-FLAGS = ["-O2", "-g1", "-fPIE", "-fstack-protector-strong", "-DYYJSON_DISABLE_NON_STANDARD=1", "-w"]
+# What nexus does not use of yyjson (JSON with extras, JSON Pointer, patches) is left out.
+FLAGS = ["-O2", "-g1", "-fPIE", "-fstack-protector-strong", "-DYYJSON_DISABLE_NON_STANDARD=1", "-DYYJSON_DISABLE_UTILS=1",
+         "-w"]
 # What else ends up in the program: libraries that it is linked with statically, the guest's C library, and what wasm2c
 # writes. Each Debian package brings its licences. (libcurl and the C library are loaded, not part of it.)
 PACKAGES = ["libhiredis-dev", "libsodium-dev", "libzstd-dev", "libyaml-dev", "wasi-libc", "libclang-rt-14-dev-wasm32", "wabt"]
@@ -42,15 +43,15 @@ def main() -> None:
     def make(work: pathlib.Path) -> None:
         jobs = []
         for source in SOURCES:
-            command = [cc, *FLAGS, f"-I{sources}/llhttp/include", "-c", str(sources / source),
-                       "-o", str(work / (pathlib.Path(source).stem + ".o"))]
-            jobs.append(subprocess.Popen(command))
+            command = [cc, *FLAGS, f"-ffile-prefix-map={sources}=.", f"-ffile-prefix-map={work}=.", f"-I{sources}/llhttp/include",
+                       "-c", str(sources / source), "-o", str(work / (pathlib.Path(source).stem + ".o"))]
+            jobs.append(subprocess.Popen(command, cwd=work))
         if any(job.wait() for job in jobs):
             sys.exit("deps: a third-party source did not compile")
         objects = sorted(str(path) for path in work.glob("*.o"))
         subprocess.run(["ar", "rcsD", str(work / "libthirdparty.a"), *objects], check=True)
 
-    key = cache.key([sources / source for source in SOURCES], cache.version_of(cc), " ".join(FLAGS))
+    key = cache.key([__file__, *(sources / source for source in SOURCES)], cache.version_of(cc), " ".join(FLAGS))
     product = cache.product("thirdparty", key, make)
     cache.publish(product / "libthirdparty.a", out / "libthirdparty.a")
     write_notice(sources, out / "NOTICE")

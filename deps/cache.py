@@ -20,7 +20,7 @@ def directory() -> pathlib.Path:
 def key(files, *texts) -> str:
     """Hash of everything a product depends on."""
     digest = hashlib.sha256()
-    for file in sorted(map(pathlib.Path, files)):
+    for file in sorted(map(pathlib.Path, files), key=lambda file: file.name):  # not by where checkout and cache are
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     for text in texts:
         digest.update(text.encode() + b"\0")

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -136,10 +137,13 @@ def build_native(work: pathlib.Path, cc: str) -> None:
     generated.write_text(text)
     # Link-time optimisation is used only to compile the one large file on all cores.
     say("compiling the generated C (about a minute, once per machine)")
-    compile_ = [cc, *NATIVE_FLAGS, f"-I{WASM_RT.parent}", f"-I{work}"]
-    run([*compile_, "-flto", "-c", generated, "-o", work / "guest.lto.o"])
+    # The build id is a hash of the debugging information too: no paths of this machine in it, and link-time optimisation
+    # would write one to a header elsewhere relative to here.
+    shutil.copy(WASM_RT, work)
+    compile_ = [cc, *NATIVE_FLAGS, f"-ffile-prefix-map={work}=.", "-I."]
+    run([*compile_, "-flto", "-c", "guest.c", "-o", "guest.lto.o"], cwd=work)
     run([*compile_, "-r", f"-flto={os.cpu_count()}", "-flinker-output=nolto-rel", "-fstack-usage",
-         work / "guest.lto.o", "-o", work / "guest.o"], cwd=work)
+         "guest.lto.o", "-o", "guest.o"], cwd=work)
     check_frames(work)
     # The fault handler tells a guest's fault from a crash of ours by the section its code lies in.
     run(["objcopy", "--rename-section=.text=nx_guest_text", work / "guest.o"])
@@ -163,7 +167,7 @@ def build(sources: pathlib.Path, work: pathlib.Path, cc: str) -> None:
     (work / "guest_build.h").write_text(
         f'#define NX_GUEST_WASM_SHA256 "{digest}"\n#define NX_GUEST_STACK_BYTES {STACK_BYTES}u\n')
     build_native(work, cc)
-    for path in [*work.glob("*.o"), *work.glob("*.su"), work / "guest.c", work / "scripts.h", work / "quickjs.c"]:
+    for path in [*work.glob("*.o"), *work.glob("*.su"), work / "guest.c", work / "scripts.h", work / "quickjs.c", work / WASM_RT.name]:
         path.unlink()
     say(f"done in {time.monotonic() - began:.0f} s")
 
