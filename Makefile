@@ -7,6 +7,7 @@
 #   make check   make test, and the slow parts: sanitizers, types, API fuzzing, web globals, the siege
 #   make bench   figures of this machine, beside a plain Node server
 #   make build   build/nexus
+#   make image   the container image of deploy/docker
 #   make docs    re-make what is generated: pages of docs/, the rules for the Prometheus operator, the dashboard
 
 BUILD ?= build
@@ -18,7 +19,7 @@ export NEXUS_BUILD_CACHE := $(CACHE)
 BUILD_PACKAGES := gcc libc6-dev clang lld wasi-libc libclang-rt-14-dev-wasm32 wabt binutils git meson ninja-build pkg-config \
                   python3 python3-pip python3-venv libsodium-dev libzstd-dev libhiredis-dev libcurl4-openssl-dev libyaml-dev libcmocka-dev
 TEST_PACKAGES := curl prometheus redis-server openssl ca-certificates
-CHECK_PACKAGES := nodejs npm podman buildah runc
+CHECK_PACKAGES := nodejs npm podman buildah runc debootstrap
 BENCH_PACKAGES := nodejs npm wrk
 
 # Installs the packages of the list that are missing; says so, because it takes a while.
@@ -26,13 +27,15 @@ install = @missing="$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/de
   if [ -n "$$missing" ]; then echo "make: installing" $$missing; \
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: build run test check bench docs clean
+.PHONY: build build-packages run test check bench image docs clean
 
-build:
-	$(call install,$(BUILD_PACKAGES))
-	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) $(if $(CI),--werror) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+build: build-packages
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) $(if $(CI),--werror) $(if $(REVISION),-Drevision=$(REVISION)) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
 	@rm -f $(BUILD).log
-	ninja -C $(BUILD) --quiet
+	ninja -C $(BUILD) --quiet $(TARGETS)
+
+build-packages:
+	$(call install,$(BUILD_PACKAGES))
 
 run: build
 	@echo
@@ -60,6 +63,15 @@ check: test
 bench: build
 	$(call install,$(BENCH_PACKAGES))
 	python3 bench/run.py --nexus $(BUILD)/nexus --build $(BUILD)
+
+# BUILDER may be anything that takes the options of docker build.
+COMMIT_TIME = $(shell git log -1 --format=%ct)
+BUILDER ?= $(if $(shell command -v docker),docker build,buildah build --format docker --timestamp $(COMMIT_TIME))
+VERSION = $(shell sed -n "s/^  version: '\(.*\)',/\1/p" meson.build)
+IMAGE ?= nexus:$(VERSION)
+image:
+	$(BUILDER) -f deploy/docker/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$(shell git describe --always --abbrev=12 --exclude='*' --dirty) --build-arg SOURCE_DATE_EPOCH=$(COMMIT_TIME) .
 
 docs: build
 	$(BUILD)/docs_tool docs
