@@ -16,7 +16,7 @@ from memory_group import Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_CACHE = Path(os.environ.get("NEXUS_BUILD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nexus-build")
-BASE = "docker.io/library/debian:bookworm-slim"
+BASE = "localhost/debian:bookworm-slim"  # where the short name of the Dockerfile is looked for first
 # Of the machine: where packages come from, and whom they must be signed by.
 MOUNTS = [f"-v={path}:{path}:ro" for path in ("/etc/apt", "/usr/share/keyrings")]
 
