@@ -43,8 +43,8 @@ WASM_LINK = [
     "-Wl,--export=__stack_pointer", "-Wl,--strip-debug",
 ]
 # Images travel between machines and compilers: no fused multiply-add, no -march, no fast-math. Aliasing: the generated
-# code reads linear memory through every type.
-NATIVE_FLAGS = ["-O2", "-g1", "-fPIE", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-plt", "-w",
+# code reads linear memory through every type. Nothing unwinds the guest's frames but debuggers, which have their own tables.
+NATIVE_FLAGS = ["-O2", "-g1", "-fPIE", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-plt", "-w", "-fno-asynchronous-unwind-tables",
                 # one text section, see below
                 "-fno-reorder-functions", "-fno-reorder-blocks-and-partition"]
 # A frame larger than the guard page could step over it (src/sandbox/thread.c), and a recursion of frames larger than the

@@ -28,7 +28,7 @@ from siege import free_port
 
 IMAGE = "nexus:image-test"
 MIB = 1 << 20
-SIZE_MAX = 25 * MIB
+SIZE_MAX = 25_000_000
 README = image_build.ROOT / "deploy/docker/README.md"
 NAMES = (f"nexus-image-{os.getpid()}-{number}" for number in itertools.count())
 LOOPBACK = "127.0.0.0/8,::1/128"  # what names may resolve to
