@@ -114,6 +114,19 @@ def test_the_autoscaler_scales_the_deployment(scaled):
     assert "replicas" not in deployment["spec"]
 
 
+def test_values_are_written_as_the_server_stores_them(manifest):
+    """Others are "configured" by each `kubectl apply`, and a conflict for `--server-side` after an apply without it."""
+    assert manifest.get("Deployment")["spec"]["strategy"]["type"] == "RollingUpdate"
+    for workload in manifest.workloads():
+        for container in workload["spec"]["template"]["spec"]["containers"]:
+            assert container.get("env") != []
+            for amounts in container["resources"].values():
+                assert not any(re.fullmatch(r"\d+000m", amount) for amount in amounts.values()), amounts
+    for policy in manifest.all("NetworkPolicy"):
+        for rule in policy["spec"]["ingress"] + policy["spec"].get("egress", []):
+            assert all(port["protocol"] in ("TCP", "UDP") for port in rule["ports"])
+
+
 # ---- Numbers ---------------------------------------------------------------------------------------------------------------
 
 def test_resources(scaled):
@@ -129,7 +142,7 @@ def test_resources(scaled):
 
 def test_resources_of_the_base(tmp_path):
     base = Manifest(KUBERNETES / "base")
-    assert base.container()["resources"] == {"requests": {"memory": "256Mi", "cpu": "250m"}, "limits": {"memory": "1Gi", "cpu": "1000m"}}
+    assert base.container()["resources"] == {"requests": {"memory": "256Mi", "cpu": "250m"}, "limits": {"memory": "1Gi", "cpu": "1"}}
     metric, = base.only("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["resource"] == {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 80}}
 
@@ -245,7 +258,7 @@ def test_who_may_reach_what(scaled):
                for rule in policy["ingress"] for port in rule["ports"]}
     assert ingress == {("ingress-nginx", "http"), ("monitoring", "admin")}
     assert all(len(rule["from"]) == 1 for rule in policy["ingress"])
-    egress = sorted((port["port"], port.get("protocol", "TCP")) for rule in policy["egress"] for port in rule["ports"])
+    egress = sorted((port["port"], port["protocol"]) for rule in policy["egress"] for port in rule["ports"])
     redis = [(6379, "TCP")] if scaled.all("StatefulSet") else []
     assert egress == [(53, "TCP"), (53, "UDP"), *redis]
 
@@ -259,7 +272,7 @@ def test_outbound_calls_are_a_component(tmp_path):
     env = manifest.environment(secret.values()[0])
     assert env["NET_ALLOW"] == "api.example.com,*.example.org" and env["MEMORY_LIMIT_MB"] == "32"
     rule = manifest.get("NetworkPolicy")["spec"]["egress"][-1]
-    assert rule["ports"] == [{"port": 443}]
+    assert rule["ports"] == [{"port": 443, "protocol": "TCP"}]
     assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"]
     done = subprocess.run([NEXUS, "config"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
