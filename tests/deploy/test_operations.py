@@ -118,6 +118,19 @@ def test_every_command(cluster):
         cluster.catch_up()
 
 
+def test_the_secret_is_filled_once(cluster):
+    fill = next(command for command, _ in steps() if "new-secret.sh" in command)
+    cluster.run("kubectl apply -k deploy/k8s/overlays/production")
+    assert cluster.secret() == {}
+    cluster.run(fill)
+    values = cluster.secret()
+    assert set(values) == {"suspend-key", "redis-password", "auth-tokens"}
+    with pytest.raises(AssertionError, match="The request is invalid"):
+        cluster.run(fill)
+    cluster.run("kubectl apply -k deploy/k8s/overlays/redis")
+    assert cluster.secret() == values
+
+
 def test_what_is_shown_is_compared():
     assert_shown("b\n…\nd\n", "a\nb\nc\nd\n")
     for wrong in ("e\n", "b\nd\n", "d\nb\n"):
