@@ -46,9 +46,9 @@ static void set(struct environment *e, const struct nx_yaml *place, struct nx_ma
 
 /* ---- $(NAME) --------------------------------------------------------------------------------------------------------- */
 
-/* One reference at "$…"; returns what it takes of the text. */
-static size_t expand_one(const struct nx_manifest *facts, const char *text, struct nx_buf *out, bool *unknown) {
-  const char *end = text[1] == '(' ? strchr(text, ')') : NULL;
+/* One reference at "$…"; returns what it takes of the text. `ends`: there is a ')' further on. */
+static size_t expand_one(const struct nx_manifest *facts, const char *text, bool ends, struct nx_buf *out, bool *unknown) {
+  const char *end = ends && text[1] == '(' ? strchr(text, ')') : NULL;
   if (text[1] == '$') {
     nx_buf_char(out, '$');
     return 2;
@@ -76,16 +76,15 @@ static const char *expand(struct environment *e, const struct nx_yaml *place, co
   if (!strchr(text, '$')) return text;
   NX_BUF_AUTO out = {.limit = VALUE_BYTES_MAX};
   bool unknown = false;
-  e->bytes += strlen(text); /* each reference is looked up */
-  out.failed = e->bytes > ALL_BYTES_MAX;
-  while (*text && !out.failed) {
+  const char *last_end = strrchr(text, ')');
+  while (*text && !out.failed && nx__read_steps(&e->g->reader, place, 1 + e->g->facts->variable_count)) {
     size_t plain = strcspn(text, "$");
     nx_buf_add(&out, text, plain);
     text += plain;
-    if (*text) text += expand_one(e->g->facts, text, &out, &unknown);
+    if (*text) text += expand_one(e->g->facts, text, last_end && text < last_end, &out, &unknown);
   }
   if (out.failed) nx__read_fail(&e->g->reader, place, "value", "at most 128 KiB after $(NAME) was filled in");
-  if (out.failed || unknown) return NULL;
+  if (e->g->reader.failed || unknown) return NULL;
   char *copy = nx_arena_copy(e->g->arena, out.len ? out.data : "", out.len);
   if (!copy) nx__read_no_memory(&e->g->reader);
   return copy;
@@ -107,7 +106,7 @@ void nx__add_missing(struct nx__gather *g, const struct nx_yaml *place, const ch
 
 const struct nx_yaml *nx__reference(struct nx__gather *g, const char *kind, const struct nx_yaml *reference,
                                     const char *name, const char *use) {
-  const struct nx__object *object = nx__object_use(g, kind, name, use);
+  const struct nx__object *object = nx__object_use(g, reference, kind, name, use);
   if (object) return object->root;
   if (!strcmp(kind, "ConfigMap") && !nx__read_bool(&g->reader, reference, "optional"))
     nx__add_missing(g, reference, name, NULL, use);
@@ -154,7 +153,7 @@ static bool is_variable_name(const char *name) {
 static void set_all(struct environment *e, const struct nx_yaml *object, const char *field, const char *prefix,
                     const char *(*value_of)(struct nx__gather *, const struct nx_yaml *, const char *)) {
   const struct nx_yaml *data = nx__read_map(&e->g->reader, object, field);
-  for (size_t i = 0; data && i < data->count && nx__read_step(&e->g->reader, data); i++) {
+  for (size_t i = 0; data && i < data->count && nx__read_steps(&e->g->reader, data, 1 + e->g->facts->variable_count); i++) {
     const struct nx_yaml *key = data->pairs[i].key;
     if (!is_variable_name(*prefix ? prefix : key->text) || key->text[strspn(key->text, variable_letters)]) continue;
     const char *name = *prefix ? nx__text(e->g, "%s%s", prefix, key->text) : key->text;

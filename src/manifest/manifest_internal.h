@@ -17,7 +17,7 @@ struct nx__gather {
   struct nx_manifest *facts;
   const struct nx_manifest_overrides *overrides;
   struct nx__object *objects;
-  size_t object_count;
+  size_t object_count, source_count;
   const struct nx__object *deployment;
   const struct nx_yaml *spec;       /* of the Deployment */
   const struct nx_yaml *pod;        /* its template's spec */
@@ -30,8 +30,9 @@ struct nx__gather {
 void nx__objects_collect(struct nx__gather *g, const struct nx_yaml_set *set);
 /* NULL when it is not in the file. */
 const struct nx__object *nx__object_find(const struct nx__gather *g, const char *kind, const char *ns, const char *name);
-/* An object of the Deployment's namespace that it uses; `name` need not be in the file. */
-const struct nx__object *nx__object_use(struct nx__gather *g, const char *kind, const char *name, const char *use);
+/* An object of the Deployment's namespace that it refers to; `name` need not be in the file. */
+const struct nx__object *nx__object_use(struct nx__gather *g, const struct nx_yaml *reference, const char *kind,
+                                        const char *name, const char *use);
 void nx__object_is_used(struct nx__gather *g, const struct nx__object *object, const char *use);
 /* A LabelSelector, or with `plain` a map of labels as Services have it, against labels; either may be NULL. */
 bool nx__selects(struct nx__gather *g, const struct nx_yaml *selector, bool plain, const struct nx_yaml *labels);

@@ -117,6 +117,7 @@ static void add_source(struct nx__gather *g, struct nx_manifest_source source) {
   if (!added) return;
   *added = source;
   *end = added;
+  g->source_count++;
 }
 
 void nx__object_is_used(struct nx__gather *g, const struct nx__object *object, const char *use) {
@@ -124,7 +125,9 @@ void nx__object_is_used(struct nx__gather *g, const struct nx__object *object, c
                                             .is_there = true, .place = nx__place(object->root)});
 }
 
-const struct nx__object *nx__object_use(struct nx__gather *g, const char *kind, const char *name, const char *use) {
+const struct nx__object *nx__object_use(struct nx__gather *g, const struct nx_yaml *reference, const char *kind,
+                                        const char *name, const char *use) {
+  if (!nx__read_steps(&g->reader, reference, g->object_count + g->source_count)) return NULL;
   const struct nx__object *object = nx__object_find(g, kind, g->deployment->ns, name);
   if (object)
     nx__object_is_used(g, object, use);
@@ -141,7 +144,7 @@ static const char *label(const struct nx_yaml *labels, const char *key) {
 }
 
 static bool has_labels(struct nx__gather *g, const struct nx_yaml *wanted, const struct nx_yaml *labels) {
-  for (size_t i = 0; wanted && i < wanted->count && nx__read_step(&g->reader, wanted); i++) {
+  for (size_t i = 0; wanted && i < wanted->count && nx__read_steps(&g->reader, wanted, 1); i++) {
     const char *value = label(labels, wanted->pairs[i].key->text);
     const char *text = nx__read_text_of(&g->reader, wanted->pairs[i].value, wanted->pairs[i].key->text);
     if (!text || !value || strcmp(value, text)) return false;
@@ -150,7 +153,7 @@ static bool has_labels(struct nx__gather *g, const struct nx_yaml *wanted, const
 }
 
 static bool is_among(struct nx__gather *g, const struct nx_yaml *values, const char *value) {
-  for (size_t i = 0; value && values && i < values->count && nx__read_step(&g->reader, values); i++) {
+  for (size_t i = 0; value && values && i < values->count && nx__read_steps(&g->reader, values, 1); i++) {
     const char *text = nx__read_text_of(&g->reader, values->items[i], "values");
     if (text && !strcmp(text, value)) return true;
   }

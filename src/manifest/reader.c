@@ -57,13 +57,14 @@ const struct nx_yaml *nx__read_list(struct nx__reader *r, const struct nx_yaml *
   return NULL;
 }
 
-bool nx__read_step(struct nx__reader *r, const struct nx_yaml *node) {
-  if (++r->walked > NX__WALK_MAX) nx__read_fail(r, node, "aliases", "a file that says less, over and over");
+bool nx__read_steps(struct nx__reader *r, const struct nx_yaml *node, size_t count) {
+  r->walked += count;
+  if (r->walked > NX__WALK_MAX) nx__read_fail(r, node, "aliases and references", "a file that says less, over and over");
   return !r->failed;
 }
 
 const struct nx_yaml *nx__read_item(struct nx__reader *r, const struct nx_yaml *list, size_t i) {
-  if (!list || i >= list->count || !nx__read_step(r, list)) return NULL;
+  if (!list || i >= list->count || !nx__read_steps(r, list, 1)) return NULL;
   if (list->items[i]->type == NX_YAML_MAP) return list->items[i];
   nx__read_fail(r, list->items[i], "item of a list", "a map");
   return NULL;

@@ -5,8 +5,8 @@
  * Threads:   one at a time.
  * Errors:    sticky: the first field that is not of its type fills `err` with place, name, what was expected and what
  *            stands there; from then on everything is missing. A missing field is no error.
- * Limits:    lists that are walked have at most NX__ITEMS_MAX items. Aliases multiply what a small file says, so what is
- *            walked is counted in all: NX__WALK_MAX. */
+ * Limits:    lists that are walked have at most NX__ITEMS_MAX items. Aliases multiply what a small file says, and references
+ *            are looked up one by one, so what is looked at is counted in all: NX__WALK_MAX. */
 #ifndef NX_MANIFEST_READER_H
 #define NX_MANIFEST_READER_H
 
@@ -16,17 +16,18 @@
 #include "manifest/yaml.h"
 
 #define NX__ITEMS_MAX 1000u
-#define NX__WALK_MAX 2000000u
+#define NX__WALK_MAX 10000000u
 
 struct nx__reader {
   const char *name; /* of the file */
   struct nx_error *err;
   int failed; /* 0, or the negative code */
-  unsigned walked;
+  size_t walked;
 };
 
-/* To be called for each step of a loop over what a file says. False when it has failed, or is too much. */
-bool nx__read_step(struct nx__reader *r, const struct nx_yaml *node);
+/* To be called before each step of a loop over what a file says, with what the step looks at. False when it has failed, or
+ * is too much. */
+bool nx__read_steps(struct nx__reader *r, const struct nx_yaml *node, size_t count);
 
 void nx__read_fail(struct nx__reader *r, const struct nx_yaml *node, const char *what, const char *expected);
 void nx__read_no_memory(struct nx__reader *r);

@@ -66,7 +66,7 @@ static void gather_hpa(struct nx__gather *g, const struct nx__object *object) {
       nx__object_is_used(g, object, describe_hpa(g, &facts->hpa));
     }
     facts->hpa.count++;
-  } else if (name && kind && !nx__object_find(g, kind, object->ns, name) && !facts->lost_hpa) {
+  } else if (name && kind && !facts->lost_hpa && !nx__object_find(g, kind, object->ns, name)) {
     facts->lost_hpa = nx__text(g, "%.63s/%.63s", object->ns, object->name);
     facts->lost_target = nx__text(g, "%.40s %.63s/%.63s", kind, object->ns, name);
   }

@@ -134,6 +134,41 @@ static void aliases_that_multiply(void **state) {
   free(text);
 }
 
+/* References are looked up one by one: few of them among many objects, or variables, are as many steps. */
+static void references_that_multiply(void **state) {
+  char *text = malloc(4 << 20);
+  size_t used = (size_t)sprintf(text, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {template: {spec: {containers: [{name: nexus}], x: &s [");
+  for (unsigned i = 0; i < 100; i++) used += (size_t)sprintf(text + used, "{configMap: {name: c, optional: true}}, ");
+  used += (size_t)sprintf(text + used, "], volumes: [");
+  for (unsigned i = 0; i < 100; i++) used += (size_t)sprintf(text + used, "{name: v, projected: {sources: *s}}, ");
+  used += (size_t)sprintf(text + used, "]}}}}\n");
+  for (unsigned i = 0; i < 5000; i++)
+    used += (size_t)sprintf(text + used, "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: c%u}}\n", i);
+  refuses_manifest(text, "a file that says less, over and over");
+
+  used = (size_t)sprintf(text, OBJECT("ConfigMap", "c", "data: {"));
+  used -= sizeof "}\n" - 1;
+  for (unsigned i = 0; i < 4000; i++) used += (size_t)sprintf(text + used, "V%u: '', ", i);
+  used += (size_t)sprintf(text + used, "}}\n" DEPLOYMENT("", "", "{name: nexus, envFrom: ["));
+  used -= strlen("]}}}}\n");
+  for (unsigned i = 0; i < 100; i++) used += (size_t)sprintf(text + used, "{configMapRef: {name: c}}, ");
+  sprintf(text + used, "]}]}}}}\n");
+  refuses_manifest(text, "a file that says less, over and over");
+  free(text);
+}
+
+/* Each "$(" could look for its ')' to the end. */
+static void references_that_do_not_end(void **state) {
+  enum { COUNT = 1 << 20 };
+  char *text = malloc(2 * COUNT + 1000);
+  size_t used = (size_t)sprintf(text, DEPLOYMENT("", "", "{name: nexus, env: [{name: V, value: '"));
+  used -= strlen("]}}}}\n");
+  for (unsigned i = 0; i < COUNT; i++) used += (size_t)sprintf(text + used, "$(");
+  sprintf(text + used, "'}]}]}}}}\n");
+  refuses_manifest(text, "at most 128 KiB after");
+  free(text);
+}
+
 /* ---- Which Deployment -------------------------------------------------------------------------------------------------------------- */
 
 #define NAMED(ns, name, containers) \
@@ -193,6 +228,7 @@ int main(void) {
     cmocka_unit_test(env_from),          cmocka_unit_test(env_value_from), cmocka_unit_test(env_resources),
     cmocka_unit_test(expansion),         cmocka_unit_test(an_expansion_bomb), cmocka_unit_test(arguments),
     cmocka_unit_test(what_nobody_knows_is_right), cmocka_unit_test(which_one), cmocka_unit_test(none_or_too_many),
-    cmocka_unit_test(wrong_types),       cmocka_unit_test(aliases_that_multiply)};
+    cmocka_unit_test(wrong_types),       cmocka_unit_test(aliases_that_multiply),
+    cmocka_unit_test(references_that_multiply), cmocka_unit_test(references_that_do_not_end)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
