@@ -82,7 +82,11 @@ static void check_sidecars(const struct nx_manifest *m, struct nx_findings *find
   nx_finding_advise(f, "use a metric of type ContainerResource for container %.63s", m->container);
 }
 
-static uint64_t ceil_part(unsigned __int128 a, unsigned __int128 b) { return (uint64_t)((a + b - 1) / b); }
+/* a / b, rounded up. */
+static uint64_t ceil_part(unsigned __int128 a, unsigned __int128 b) {
+  unsigned __int128 part = (a + b - 1) / b;
+  return part < UINT64_MAX ? (uint64_t)part : UINT64_MAX;
+}
 
 /* The minimum of pods, each at its cpu limit, makes the autoscaler want `wanted` pods. */
 static void check_pinned(const struct nx_manifest *m, struct nx_findings *findings) {

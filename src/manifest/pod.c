@@ -9,6 +9,7 @@
 #include "base/number.h"
 
 #define CORES_MAX 65536u
+#define SUM_MAX (UINT64_MAX / 2)
 
 /* ---- Resources ------------------------------------------------------------------------------------------------------- */
 
@@ -35,8 +36,8 @@ static void add_sidecar(struct nx__gather *g, const char *name, const struct nx_
                         const struct nx_manifest_resource *cpu) {
   struct nx_manifest *facts = g->facts;
   facts->sidecar_count++;
-  facts->sidecars_memory_bytes += memory->request;
-  facts->sidecars_millicores += cpu->request;
+  facts->sidecars_memory_bytes = nx_min_u64(facts->sidecars_memory_bytes + memory->request, SUM_MAX);
+  facts->sidecars_millicores = nx_min_u64(facts->sidecars_millicores + cpu->request, SUM_MAX);
   if (!memory->has_request && !facts->memory_missing_in) facts->memory_missing_in = name;
   if (!cpu->has_request && !facts->cpu_missing_in) facts->cpu_missing_in = name;
 }
@@ -90,13 +91,14 @@ static void gather_resources(struct nx__gather *g) {
 
 /* ---- Times ----------------------------------------------------------------------------------------------------------- */
 
-/* "5", "2.5", "5s", "1m"; 0 for what is not that. */
+/* "5", "2.5", "5s", "1m", "2h", "1d"; 0 for what is not that. */
 static uint64_t sleep_ms(const char *word) {
   char *end;
   if (!strchr("0123456789.", *word)) return 0;
   double seconds = strtod(word, &end);
   if (*end == 'm') seconds *= 60;
   if (*end == 'h') seconds *= 3600;
+  if (*end == 'd') seconds *= 86400;
   return seconds >= 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;
 }
 
@@ -246,8 +248,10 @@ void nx__pod_gather(struct nx__gather *g) {
   facts->has_replicas = nx__read_number(&g->reader, g->spec, "replicas", 0, 1000000, &facts->replicas);
 }
 
+/* How much of the path the mount is; 0: it does not hold it. */
 static size_t covers(const char *mount, const char *path) {
   size_t bytes = strlen(mount);
+  if (!bytes) return 0;
   while (bytes > 1 && mount[bytes - 1] == '/') bytes--;
   if (strncmp(mount, path, bytes)) return 0;
   return mount[bytes - 1] == '/' || !path[bytes] || path[bytes] == '/' ? bytes : 0;

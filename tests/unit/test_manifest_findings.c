@@ -96,6 +96,26 @@ static void autoscalers(void **state) {
   CHECK(rows);
 }
 
+/* Sums and products beyond 64 bits do not begin at 0 again. */
+static void large_numbers(void **state) {
+  static const struct row pinned[] = {
+    {CONTAINER("resources: {requests: {memory: 1Gi, cpu: 1m}, limits: {memory: 1Gi, cpu: 5764607523034235m}}, ")
+       HPA("minReplicas: 32, maxReplicas: 10000, ", METRIC("cpu", 1)), "pinned at maximum", ""}};
+  CHECK(pinned);
+  enum { COUNT = 300, EACH_BYTES = 100 };
+  char *text = malloc((COUNT + 20) * EACH_BYTES);
+  size_t used = (size_t)sprintf(text, HPA(PODS, METRIC("memory", 80)) DEPLOYMENT("", "", "{name: nexus, " SIZES "}"));
+  used -= strlen("]}}}}\n");
+  for (unsigned i = 0; i < COUNT; i++)
+    used += (size_t)sprintf(text + used, ", {name: s%u, resources: {requests: {memory: 65535Ti, cpu: 50m}}}", i);
+  sprintf(text + used, "]}}}}\n");
+  struct nx_manifest *m = read_manifest(text);
+  assert_true(m->sidecars_memory_bytes > UINT64_C(1) << 62);
+  assert_int_equal(m->sidecars_millicores, COUNT * 50);
+  nx_manifest_destroy(m);
+  free(text);
+}
+
 /* ceil(2 × 1000 ÷ (70 % × 250)) = 12; with 318m it is 9. */
 static void pinned_by_cpu(void **state) {
 #define CPU(request, limit) "resources: {requests: {memory: 256Mi, cpu: " request "}, limits: {memory: 1Gi, cpu: " limit "}}, " SEALED
@@ -190,6 +210,7 @@ static void times(void **state) {
     {TIMES(29, EXEC(/bin/sh, -c, "sleep 5")), "grace shorter than drain", "29"},
     {TIMES(29, EXEC(sh, -c, "touch /tmp/x; /usr/bin/sleep 5 && true")), "grace shorter than drain", "29"},
     {TIMES(40, EXEC(sh, -c, "sleep 0.5m")), "grace shorter than drain", "55.0 s"},
+    {TIMES(40, EXEC(sleep, "1d")), "grace shorter than drain", "preStop (86400.0 s)"},
     {TIMES(29, EXEC(nosleep, "5")), "preStop unknown", ""},
     {TIMES(24, "httpGet: {port: 1}"), "grace shorter than drain", ""},
     {TIMES(29, "httpGet: {port: 1}"), "preStop unknown", ""},
@@ -319,6 +340,7 @@ static void lists_are_bounded_and_sorted(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+    cmocka_unit_test(large_numbers),
     cmocka_unit_test(autoscalers), cmocka_unit_test(pinned_by_cpu),    cmocka_unit_test(vertical),  cmocka_unit_test(disruption_budgets),
     cmocka_unit_test(volumes),     cmocka_unit_test(times),            cmocka_unit_test(limits),    cmocka_unit_test(ports_and_probes),
     cmocka_unit_test(references),  cmocka_unit_test(suspensions),      cmocka_unit_test(qos),       cmocka_unit_test(flags_win),
