@@ -41,9 +41,10 @@ struct nx_watch {
 
 /* ---- Watching --------------------------------------------------------------------------------------------------- */
 
-/* A path that names another directory now gets another watch; the old one would report what no longer matters. */
+/* A path that names another directory now gets another watch; the old one would report what no longer matters. The
+ * parent may be the directory itself ("/", ".", a link to where it lies), which has one watch then, for the events of both. */
 static void rewatch(const struct nx_watch *watch, int *descriptor, const char *path, uint32_t events) {
-  int now = inotify_add_watch(watch->inotify_fd, path, events | IN_ONLYDIR | IN_EXCL_UNLINK);
+  int now = inotify_add_watch(watch->inotify_fd, path, events | IN_ONLYDIR | IN_EXCL_UNLINK | IN_MASK_ADD);
   if (*descriptor >= 0 && *descriptor != now) inotify_rm_watch(watch->inotify_fd, *descriptor);
   *descriptor = now;
 }
@@ -51,7 +52,7 @@ static void rewatch(const struct nx_watch *watch, int *descriptor, const char *p
 void nx_watch_renew(struct nx_watch *watch) {
   if (watch->inotify_fd < 0) return;
   rewatch(watch, &watch->dir_watch, watch->path, DIR_EVENTS);
-  if (watch->parent) rewatch(watch, &watch->parent_watch, watch->parent, PARENT_EVENTS);
+  rewatch(watch, &watch->parent_watch, watch->parent, PARENT_EVENTS);
 }
 
 /* Other things happen in the parent as well. */
@@ -114,7 +115,7 @@ int nx_watch_start(struct nx_watch *watch, struct nx_error *err) {
   return 0;
 }
 
-/* Trailing slashes are taken off. "/" has no parent to watch, and "." is its own: one watch would take the other's place. */
+/* Trailing slashes are taken off. */
 static bool split_path(struct nx_watch *watch, const char *path) {
   watch->path = strdup(path);
   if (!watch->path) return false;
@@ -122,7 +123,6 @@ static bool split_path(struct nx_watch *watch, const char *path) {
   while (n > 1 && watch->path[n - 1] == '/') watch->path[--n] = '\0';
   const char *slash = strrchr(watch->path, '/');
   watch->name = slash ? slash + 1 : watch->path;
-  if (!*watch->name || !strcmp(watch->name, ".")) return true;
   size_t parent = slash ? (size_t)(slash - watch->path) : 0;
   watch->parent = slash ? strndup(watch->path, parent ? parent : 1) : strdup(".");
   return watch->parent != NULL;

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -165,6 +166,26 @@ static void a_file_of_the_working_directory_is_followed(void **state) {
   assert_int_equal(chdir("/"), 0);
 }
 
+/* The directory by a link that lies in it: it is its own parent. */
+static void a_directory_inside_itself_is_followed(void **state) {
+  (void)state;
+  char link[80], inside[96];
+  snprintf(link, sizeof link, "%s/self", directory);
+  snprintf(inside, sizeof inside, "%s/tokens", link);
+  assert_int_equal(symlink(".", link), 0);
+  write_file(inside, "acme read " ONE "\n");
+  struct nx_access *access = NULL;
+  const struct nx_access_opts opts = {.path = inside, .debounce_ms = 5, .rescan_ms = 10 * LONG_MS};
+  assert_int_equal(nx_access_create(&access, &opts, NULL), 0);
+  int file = open(path, O_WRONLY);
+  assert_true(file >= 0);
+  assert_int_equal(pwrite(file, "acme read " TWO "\n", sizeof "acme read " TWO, 0), sizeof "acme read " TWO); /* in place */
+  close(file);
+  wait_until(knows(access, "two"));
+  nx_access_destroy(access);
+  unlink(link);
+}
+
 static int make_directory(void **state) {
   (void)state;
   if (!mkdtemp(directory)) return -1;
@@ -186,6 +207,7 @@ int main(void) {
     cmocka_unit_test(a_bad_file_leaves_the_tokens_of_before),
     cmocka_unit_test(who_asks_meanwhile_sees_whole_versions),
     cmocka_unit_test(a_file_of_the_working_directory_is_followed),
+    cmocka_unit_test(a_directory_inside_itself_is_followed),
   };
   nx_log_init(STDERR_FILENO, NX_LOG_ERROR, false);
   return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, make_directory, remove_directory);
