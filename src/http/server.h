@@ -8,7 +8,8 @@
  *
  * Ownership: the server owns connections, exchanges and their buffers. An exchange is valid from `handle` until
  *            NX_HTTP_DONE is returned for it; during `answer_head` only, unless that completes it.
- * Threads:   `answer_head`, `handle`, `proceed` and `next_ready` run on worker threads, at most one of them per exchange at a time.
+ * Threads:   `answer_head`, `handle`, `proceed` and `next_ready` run on worker threads, at most one of them per exchange at
+ *            a time.
  * Limits:    header bytes, body bytes, time to send either, idle time, time to read the response, connections. */
 #ifndef NX_HTTP_SERVER_H
 #define NX_HTTP_SERVER_H
@@ -55,7 +56,7 @@ struct nx_http_response {
 struct nx_http_exchange {
   struct nx_http_request request;
   struct nx_http_response response;
-  void *app;     /* the application's; NULL when `handle` is called */
+  void *app;     /* the application's; NULL when `answer_head` or `handle` is called */
 };
 
 enum nx_http_next {
@@ -87,10 +88,9 @@ struct nx_http_app {
    * already and should stay: mostly the status of `code`, but HTTP has closer ones for some (414, 417, 505). `bytes` is
    * how much memory could not be had, when that is why. */
   void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail, size_t bytes);
-  /* Every finished exchange, refusals included, for metrics: once for each `handle`
-   * and each `answer_head` that says true, just before the response is
-   * written. `app` is exchange->app as `handle` left it; of a refused request `request` may be empty. Not called for
-   * exchanges that are still parked when the server is destroyed. */
+  /* Every finished exchange, refusals included, for metrics: once for each `handle` and each `answer_head` that says
+   * true, just before the response is written. `app` is exchange->app as they left it; of a refused request `request` may
+   * be empty. Not called for exchanges that are still parked when the server is destroyed. */
   void (*finished)(void *self, const struct nx_http_exchange *exchange);
 };
 
