@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "config/config.h"
 #include "memory/plan.h"
 
-#define MIB (UINT64_C(1) << 20)
 #define CORES_MAX 65536u
 
 const char nx_plan_usage[] =
@@ -42,11 +42,11 @@ static void parse_mib(struct nx_plan_options *o, const char *flag, const char *v
                       char text[48]) {
   uint64_t bytes;
   if (!parse_size(o, flag, value, &bytes)) return;
-  if (bytes % MIB) {
+  if (bytes % NX_MIB) {
     add_problem(o, flag, value, "a multiple of 1Mi");
     return;
   }
-  snprintf(text, 48, "--%s=%llu", serve_flag, (unsigned long long)(bytes / MIB));
+  snprintf(text, 48, "--%s=%llu", serve_flag, (unsigned long long)(bytes / NX_MIB));
   o->serve[o->serve_count++] = text;
 }
 

@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MIB (UINT64_C(1) << 20)
+#include "base/number.h"
 
-static double in_mib(uint64_t bytes) { return (double)bytes / (double)MIB; }
 static unsigned long long ull(uint64_t value) { return value; }
 
 /* ---- Lines of text --------------------------------------------------------------------------------------------------- */
@@ -69,7 +68,7 @@ static void add_size(struct nx_buf *out, const char *what, uint64_t bytes, const
   va_start(arguments, format);
   vsnprintf(note, sizeof note, format, arguments);
   va_end(arguments);
-  snprintf(head, sizeof head, "  %-20s %9.1f%s", what, in_mib(bytes), note[0] ? "  " : "");
+  snprintf(head, sizeof head, "  %-20s %9.1f%s", what, nx_in_mib(bytes), note[0] ? "  " : "");
   add_words(out, head, note[0] ? 34 : 0, note);
 }
 
@@ -83,7 +82,7 @@ static void print_limit(const struct nx_plan_input *in, struct nx_buf *out) {
   else if (limit.kind == NX_READING_UNKNOWN)
     add_size(out, "limit", bytes, "unknown: the machine's memory");
   else if (limit.value != bytes)
-    add_size(out, "limit", bytes, "CONTAINER_MEMORY_LIMIT, of %.1f", in_mib(limit.value));
+    add_size(out, "limit", bytes, "CONTAINER_MEMORY_LIMIT, of %.1f", nx_in_mib(limit.value));
   else
     add_size(out, "limit", bytes, "of the container");
 }
@@ -97,7 +96,7 @@ static void print_budget(const struct nx_plan_input *in, const struct nx_plan *p
   add_size(out, "- cache", fit->cache_bytes, "CACHE_MAX_MB; a tmpfs is memory");
   add_size(out, "= left", plan->left_bytes, "shared by what follows, as it comes");
   add_size(out, "one instance", plan->instance_bytes, "%.1f + native stack %.1f + page tables %.1f",
-           in_mib(fit->memory_bytes), in_mib(fit->native_stack_bytes), in_mib(fit->page_tables_bytes));
+           nx_in_mib(fit->memory_bytes), nx_in_mib(fit->native_stack_bytes), nx_in_mib(fit->page_tables_bytes));
   add_size(out, "connections, up to", plan->connections_bytes, "%u x %llu KiB of socket buffers", in->max_connections,
            ull(in->connection_bytes / 1024));
   add_size(out, "suspended, up to", plan->suspended_bytes, "SUSPEND_MAX_MB");
@@ -111,7 +110,7 @@ static void print_instances(const struct nx_plan_input *in, const struct nx_plan
                   ull(plan->instances_fit + 1));
   add_size(out, "working set, idle", plan->idle_bytes, "process and a full cache");
   add_size(out, "all fully grown", plan->loaded_bytes, "%u instance%s; never above %.1f", in->max_instances,
-           in->max_instances == 1 ? "" : "s", in_mib(plan->budget_bytes));
+           in->max_instances == 1 ? "" : "s", nx_in_mib(plan->budget_bytes));
 }
 
 static void print_scale_in(const struct nx_plan_input *in, const struct nx_plan *plan, struct nx_buf *out) {
@@ -121,10 +120,10 @@ static void print_scale_in(const struct nx_plan_input *in, const struct nx_plan 
   snprintf(what, sizeof what, "%u to %u pods at", first, first - 1);
   if (first + 1 < in->pods_max)
     snprintf(more, sizeof more, ", %u to %u: %.1f", first + 1, first,
-             in_mib(nx_plan_scale_in_bytes(plan->request_bytes, percent, first + 1)));
+             nx_in_mib(nx_plan_scale_in_bytes(plan->request_bytes, percent, first + 1)));
   if (first < in->pods_max)
     snprintf(last, sizeof last, ", %u to %u: %.1f", in->pods_max, in->pods_max - 1,
-             in_mib(nx_plan_scale_in_bytes(plan->request_bytes, percent, in->pods_max)));
+             nx_in_mib(nx_plan_scale_in_bytes(plan->request_bytes, percent, in->pods_max)));
   add_size(out, what, nx_plan_scale_in_bytes(plan->request_bytes, percent, first), "or less%s%s", more, last);
 }
 
@@ -141,7 +140,7 @@ static void print_autoscaler(const struct nx_plan_report *report, struct nx_buf 
     return;
   }
   nx_buf_printf(out, "\nautoscaler: %u %% of the request of %.1f MiB%s, %u to %u pods\n", in->autoscaler_percent,
-                in_mib(plan->request_bytes), in->request_bytes ? "" : " (= limit)", in->pods_min, in->pods_max);
+                nx_in_mib(plan->request_bytes), in->request_bytes ? "" : " (= limit)", in->pods_min, in->pods_max);
   add_size(out, "target", plan->target_bytes, "it wants ceil(pods x average / target) pods");
   add_size(out, "adds a pod above", plan->add_above_bytes, "tolerance of %u %%", NX_PLAN_TOLERANCE_PERCENT);
   print_scale_in(in, plan, out);
@@ -150,7 +149,7 @@ static void print_autoscaler(const struct nx_plan_report *report, struct nx_buf 
 }
 
 static void print_qos(const struct nx_plan_input *in, const struct nx_plan *plan, struct nx_buf *out) {
-  double request = in_mib(plan->request_bytes), loaded = in_mib(plan->loaded_bytes), idle = in_mib(plan->idle_bytes);
+  double request = nx_in_mib(plan->request_bytes), loaded = nx_in_mib(plan->loaded_bytes), idle = nx_in_mib(plan->idle_bytes);
   const char *qos = nx_plan_qos_name(plan->qos);
   if (!qos) {
     nx_buf_lit(out, "  QoS and eviction follow from the memory request: give --request\n");

@@ -8,10 +8,7 @@
 
 #include "base/number.h"
 
-#define MIB (UINT64_C(1) << 20)
-#define CACHE_AUTO_BYTES (64 * MIB) /* at most, and at most a quarter of the budget */
-
-static double in_mib(uint64_t bytes) { return (double)bytes / (double)MIB; }
+#define CACHE_AUTO_BYTES (64 * NX_MIB) /* at most, and at most a quarter of the budget */
 
 static bool is_auto(const struct nx_config *config, enum nx_setting setting) {
   return config->state[setting] == NX_CONFIG_AUTO || config->state[setting] == NX_CONFIG_DERIVED;
@@ -61,19 +58,19 @@ static uint64_t allowed_or_0(enum nx_setting setting, uint64_t value) {
 uint64_t nx_config_fit_memory_mb(const struct nx_config_fit *fit, uint64_t instances) {
   /* The page tables of a smaller memory are smaller as well: a little is given away. */
   uint64_t each = nx_config_fit_left_bytes(fit) / instances;
-  return allowed_or_0(NX_SETTING_MEMORY_LIMIT_MB, nx_minus_u64(each, fit->native_stack_bytes + fit->page_tables_bytes) / MIB);
+  return allowed_or_0(NX_SETTING_MEMORY_LIMIT_MB, nx_minus_u64(each, fit->native_stack_bytes + fit->page_tables_bytes) / NX_MIB);
 }
 
 uint64_t nx_config_fit_cache_mb(const struct nx_config_fit *fit, uint64_t instances) {
   uint64_t others = fit->process_bytes + instances * nx_config_fit_instance_bytes(fit);
-  return allowed_or_0(NX_SETTING_CACHE_MAX_MB, nx_minus_u64(nx_config_fit_budget_bytes(fit), others) / MIB);
+  return allowed_or_0(NX_SETTING_CACHE_MAX_MB, nx_minus_u64(nx_config_fit_budget_bytes(fit), others) / NX_MIB);
 }
 
 uint64_t nx_config_fit_limit_bytes(const struct nx_config_fit *fit, uint64_t instances) {
   uint64_t budget = fit->process_bytes + instances * nx_config_fit_instance_bytes(fit);
   /* An automatic cache takes a quarter of whatever the budget is, until that is all it wants. */
   budget += fit->cache_is_auto ? nx_min_u64(budget / 3 + 1, CACHE_AUTO_BYTES) : fit->cache_bytes;
-  return (nx_part_u64(budget, 100, 100 - fit->reserve_percent) / MIB + 1) * MIB;
+  return (nx_part_u64(budget, 100, 100 - fit->reserve_percent) / NX_MIB + 1) * NX_MIB;
 }
 
 uint64_t nx_config_instance_bytes(const struct nx_config *config) {
@@ -128,7 +125,7 @@ static void derive_budget_and_cache(struct nx_config *config) {
   struct nx_config_fit fit = nx_config_get_fit(config);
   config->budget_bytes = nx_config_fit_budget_bytes(&fit);
   if (is_auto(config, NX_SETTING_CACHE_MAX_MB))
-    derive(config, NX_SETTING_CACHE_MAX_MB, nx_min_u64(CACHE_AUTO_BYTES, config->budget_bytes / 4 / MIB * MIB));
+    derive(config, NX_SETTING_CACHE_MAX_MB, nx_min_u64(CACHE_AUTO_BYTES, config->budget_bytes / 4 / NX_MIB * NX_MIB));
 }
 
 /* Which setting could be changed, and to what: each by itself is enough. */
@@ -142,7 +139,7 @@ static void add_advice(const struct nx_config *config, char *text, size_t size) 
   if (cache_mb) used += (size_t)snprintf(text + used, size - used, "set CACHE_MAX_MB to %llu, ", cache_mb);
   snprintf(text + used, size - used, "%sraise %s to %lluMi", used ? "or " : "",
            set ? "CONTAINER_MEMORY_LIMIT" : "the container's memory limit",
-           (unsigned long long)(nx_config_fit_limit_bytes(&fit, 1) / MIB));
+           (unsigned long long)(nx_config_fit_limit_bytes(&fit, 1) / NX_MIB));
 }
 
 static int check_fit(const struct nx_config *config, struct nx_error *err) {
@@ -155,8 +152,8 @@ static int check_fit(const struct nx_config *config, struct nx_error *err) {
   return nx_error_set(err, NX_ERR_CONFIG,
                       "does not fit into %.1f MiB: process %.1f + cache %.1f + reserve %.1f + instance of "
                       "MEMORY_LIMIT_MB=%llu %.1f = %.1f; %s",
-                      in_mib(fit.limit_bytes), in_mib(fit.process_bytes), in_mib(fit.cache_bytes), in_mib(reserve),
-                      (unsigned long long)(fit.memory_bytes / MIB), in_mib(instance), in_mib(need), advice);
+                      nx_in_mib(fit.limit_bytes), nx_in_mib(fit.process_bytes), nx_in_mib(fit.cache_bytes), nx_in_mib(reserve),
+                      (unsigned long long)(fit.memory_bytes / NX_MIB), nx_in_mib(instance), nx_in_mib(need), advice);
 }
 
 static void derive_instances(struct nx_config *config, const struct nx_machine *machine) {

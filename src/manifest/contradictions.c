@@ -78,7 +78,7 @@ static void check_sidecars(const struct nx_manifest *m, struct nx_findings *find
       f,
       "the autoscaler takes use and requests of all containers together: %u beside nexus request %.1f MiB and "
       "%llum; the figures below are of nexus alone",
-      m->sidecar_count, nx__in_mib(m->sidecars_memory_bytes), nx__ull(m->sidecars_millicores));
+      m->sidecar_count, nx_in_mib(m->sidecars_memory_bytes), nx__ull(m->sidecars_millicores));
   nx_finding_advise(f, "use a metric of type ContainerResource for container %.63s", m->container);
 }
 

@@ -2,11 +2,9 @@
 #ifndef NX_MANIFEST_CONTRADICTIONS_INTERNAL_H
 #define NX_MANIFEST_CONTRADICTIONS_INTERNAL_H
 
+#include "base/number.h"
 #include "manifest/contradictions.h"
 
-#define NX__MIB (UINT64_C(1) << 20)
-
-static inline double nx__in_mib(uint64_t bytes) { return (double)bytes / (double)NX__MIB; }
 static inline unsigned long long nx__ull(uint64_t value) { return value; }
 
 /* What `config` has no part in. */

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/number.h"
 #include "memory/plan.h"
 
 /* What containerd gives a container, unless told otherwise. */
@@ -31,7 +30,7 @@ static void check_told_limit(const struct nx_manifest *m, const struct nx_config
       f,
       "CONTAINER_MEMORY_LIMIT says %.1f MiB and the container has %.1f: instances of MEMORY_LIMIT_MB=%llu would "
       "share a budget that the kernel does not give, so serve refuses to start",
-      nx__in_mib(told), nx__in_mib(m->memory.limit), nx__ull(c->memory_limit_bytes / NX__MIB));
+      nx_in_mib(told), nx_in_mib(m->memory.limit), nx__ull(c->memory_limit_bytes / NX_MIB));
   nx_finding_change(f, NX_PLAN_SET_CONTAINER_MEMORY_LIMIT, m->memory.limit);
   nx_finding_change(f, NX_PLAN_SET_MEMORY_LIMIT, told);
   nx_finding_advise_changes(f);

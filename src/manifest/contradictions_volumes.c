@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#include "base/number.h"
-
 static void cannot_write(const struct nx_manifest *m, const struct nx_config *c, const char *why,
                          struct nx_findings *findings) {
   struct nx_finding *f = nx_manifest_add_finding(findings, NX_MANIFEST_CACHE_NOT_WRITABLE, m->place);
@@ -25,11 +23,11 @@ static void check_cache(const struct nx_manifest *m, const struct nx_config *c, 
   uint64_t cache = c->cache_max_bytes, size = mount->size_limit_bytes.value; /* 0: auto, of a limit nobody knows */
   if (!nx_reading_is_value(mount->size_limit_bytes) || cache <= size) return;
   struct nx_finding *f = nx_manifest_add_finding(findings, NX_MANIFEST_CACHE_ABOVE_VOLUME, m->place);
-  nx_finding_say(f, "CACHE_MAX_MB is %llu and the sizeLimit of volume %.63s %.1f MiB: %s", nx__ull(cache / NX__MIB),
-                 mount->volume, nx__in_mib(size),
+  nx_finding_say(f, "CACHE_MAX_MB is %llu and the sizeLimit of volume %.63s %.1f MiB: %s", nx__ull(cache / NX_MIB),
+                 mount->volume, nx_in_mib(size),
                  mount->medium == NX_MANIFEST_MEMORY ? "what comes last is not cached"
                                                      : "the kubelet evicts the pod when the cache is full");
-  nx_finding_change(f, NX_PLAN_SET_CACHE_MAX_MB, size / NX__MIB);
+  nx_finding_change(f, NX_PLAN_SET_CACHE_MAX_MB, size / NX_MIB);
   nx_finding_change(f, NX_PLAN_SET_SIZE_LIMIT, cache);
   nx_finding_advise_changes(f);
 }
@@ -52,7 +50,7 @@ static void check_volume(const struct nx_manifest *m, const struct nx_manifest_m
     struct nx_finding *f = nx_manifest_add_finding(findings, NX_MANIFEST_VOLUME_ABOVE_LIMIT, m->place);
     nx_finding_say(
         f, "volume %.63s is memory with a sizeLimit of %.1f MiB, and the memory limit is %.1f: its files count in it",
-        mount->volume, nx__in_mib(mount->size_limit_bytes.value), nx__in_mib(limit));
+        mount->volume, nx_in_mib(mount->size_limit_bytes.value), nx_in_mib(limit));
     nx_finding_advise(f, "a sizeLimit that leaves room for the process and an instance");
   }
 }
@@ -68,9 +66,9 @@ static void check_sum(const struct nx_manifest *m, const struct nx_config *c, ui
       f,
       "volumes of memory can grow to %.1f MiB; with reserve (%.1f), process (%.1f) and one instance (%.1f) that is "
       "more than the limit of %.1f",
-      nx__in_mib(sum), nx__in_mib(c->limit_bytes - c->budget_bytes), nx__in_mib(fit.process_bytes),
-      nx__in_mib(instance), nx__in_mib(c->limit_bytes));
-  if (count == 1) nx_finding_change(f, NX_PLAN_SET_SIZE_LIMIT, left / NX__MIB * NX__MIB);
+      nx_in_mib(sum), nx_in_mib(c->limit_bytes - c->budget_bytes), nx_in_mib(fit.process_bytes),
+      nx_in_mib(instance), nx_in_mib(c->limit_bytes));
+  if (count == 1) nx_finding_change(f, NX_PLAN_SET_SIZE_LIMIT, left / NX_MIB * NX_MIB);
   nx_finding_advise_changes(f);
 }
 

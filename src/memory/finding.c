@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MIB (UINT64_C(1) << 20)
+#include "base/number.h"
 
 static bool make_room(struct nx_findings *findings) {
   if (findings->count == NX_FINDINGS_MAX) return false;
@@ -53,8 +53,8 @@ void nx_finding_change(struct nx_finding *finding, enum nx_plan_variable variabl
 
 static const char *suffix_of(const struct nx_plan_change *change, uint64_t *value) {
   const char *unit = nx_plan_variable_unit(change->variable);
-  bool mebibytes = !strcmp(unit, "bytes") && change->value % MIB == 0;
-  *value = mebibytes ? change->value / MIB : change->value;
+  bool mebibytes = !strcmp(unit, "bytes") && change->value % NX_MIB == 0;
+  *value = mebibytes ? change->value / NX_MIB : change->value;
   return mebibytes ? "Mi" : strcmp(unit, "m") ? "" : "m";
 }
 

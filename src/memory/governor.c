@@ -12,7 +12,6 @@
 #include "base/number.h"
 #include "memory/process_memory.h"
 
-#define MIB (UINT64_C(1) << 20)
 /* Time that one call may spend on giving back. */
 #define CHARGE_RECLAIM_NS (10 * NX_NS_PER_MS)
 #define LOOK_RECLAIM_NS (5 * NX_NS_PER_MS)
@@ -22,7 +21,7 @@
 #define PROCESS_LOOKS 32u
 #define THREAD_KERNEL_BYTES (16u << 10) /* a kernel stack (THREAD_SIZE on 64-bit machines) */
 /* Working set that no layer names: from so much on, for so long, the ledger is wrong. */
-#define UNACCOUNTED_LEAST (16 * MIB)
+#define UNACCOUNTED_LEAST (16 * NX_MIB)
 #define UNACCOUNTED_LIMIT_PART 10u
 #define UNACCOUNTED_FOR_NS (30 * NX_NS_PER_S)
 
@@ -76,10 +75,10 @@ static uint64_t reserve_of(const struct nx_governor *governor, uint64_t limit) {
 
 static void set_budget(struct nx_governor *governor, uint64_t budget) {
   store(&governor->spare[NX_DEMAND_SERVE], 0);
-  uint64_t growth = nx_min_u64(budget / 8, 32 * MIB);
-  store(&governor->spare[NX_DEMAND_WORK], nx_min_u64(nx_min_u64(nx_max_u64(budget / 32, MIB), 16 * MIB), growth));
+  uint64_t growth = nx_min_u64(budget / 8, 32 * NX_MIB);
+  store(&governor->spare[NX_DEMAND_WORK], nx_min_u64(nx_min_u64(nx_max_u64(budget / 32, NX_MIB), 16 * NX_MIB), growth));
   store(&governor->spare[NX_DEMAND_GROWTH], growth);
-  store(&governor->spare[NX_DEMAND_LARGE], nx_min_u64(budget / 4, 64 * MIB));
+  store(&governor->spare[NX_DEMAND_LARGE], nx_min_u64(budget / 4, 64 * NX_MIB));
   nx_ledger_set_budget(governor->ledger, budget);
 }
 

@@ -3,9 +3,7 @@
 
 #include "base/number.h"
 
-#define MIB (UINT64_C(1) << 20)
-
-static uint64_t mib_up(uint64_t bytes) { return (bytes + MIB - 1) / MIB * MIB; }
+static uint64_t mib_up(uint64_t bytes) { return (bytes + NX_MIB - 1) / NX_MIB * NX_MIB; }
 
 static bool has_limit(const struct nx_plan_input *in) { return nx_reading_is_value(in->container_limit_bytes); }
 
@@ -78,7 +76,7 @@ static void find_misfit(const struct nx_plan_input *in, struct nx_plan *plan) {
 static uint64_t request_that_scales_in(const struct nx_plan_input *in, const struct nx_plan *plan) {
   unsigned percent = in->autoscaler_percent, pods = in->pods_min + 1;
   uint64_t request = mib_up(nx_part_u64(plan->idle_bytes, (uint64_t)100 * pods, (uint64_t)percent * in->pods_min));
-  while (nx_plan_scale_in_bytes(request, percent, pods) < plan->idle_bytes) request += MIB;
+  while (nx_plan_scale_in_bytes(request, percent, pods) < plan->idle_bytes) request += NX_MIB;
   return has_limit(in) && request > in->container_limit_bytes.value ? 0 : request;
 }
 
@@ -94,7 +92,7 @@ static void find_scaling(const struct nx_plan_input *in, struct nx_plan *plan) {
   if (plan->idle_pods > in->pods_min) {
     struct nx_plan_finding *f = add_finding(plan, NX_PLAN_NEVER_SCALES_IN);
     uint64_t most = nx_plan_scale_in_bytes(plan->request_bytes, in->autoscaler_percent, in->pods_min + 1);
-    add_change(f, NX_PLAN_SET_CACHE_MAX_MB, nx_minus_u64(most, in->fit.process_bytes) / MIB);
+    add_change(f, NX_PLAN_SET_CACHE_MAX_MB, nx_minus_u64(most, in->fit.process_bytes) / NX_MIB);
     add_change(f, NX_PLAN_SET_MEMORY_REQUEST, request_that_scales_in(in, plan));
   }
   if (plan->add_above_bytes >= plan->budget_bytes)

@@ -2,12 +2,10 @@
  * Findings of a plan in words. */
 #include "memory/plan.h"
 
-#define MIB (UINT64_C(1) << 20)
-
-static double in_mib(uint64_t bytes) { return (double)bytes / (double)MIB; }
+#include "base/number.h"
 
 static void describe_no_limit(const struct nx_plan_input *in, struct nx_finding *f) {
-  double limit = in_mib(in->fit.limit_bytes);
+  double limit = nx_in_mib(in->fit.limit_bytes);
   const char *why = in->container_limit_bytes.kind == NX_READING_UNLIMITED ? "the container has no memory limit"
                                                                            : "the container's memory limit cannot be read";
   if (in->limit_is_told)
@@ -19,26 +17,26 @@ static void describe_no_limit(const struct nx_plan_input *in, struct nx_finding 
 
 static void describe(const struct nx_plan_input *in, const struct nx_plan *plan, enum nx_plan_finding_kind kind,
                      struct nx_finding *f) {
-  double limit = in_mib(in->fit.limit_bytes), idle = in_mib(plan->idle_bytes), adds = in_mib(plan->add_above_bytes);
+  double limit = nx_in_mib(in->fit.limit_bytes), idle = nx_in_mib(plan->idle_bytes), adds = nx_in_mib(plan->add_above_bytes);
   unsigned last = in->pods_min + 1;
   switch (kind) {
   case NX_PLAN_CANNOT_FIT:
     nx_finding_say(f, "process, cache, reserve and one fully grown instance need %.1f MiB of %.1f; serve refuses to start",
-                   in_mib(plan->needed_bytes), limit);
+                   nx_in_mib(plan->needed_bytes), limit);
     break;
   case NX_PLAN_REQUEST_ABOVE_LIMIT:
     nx_finding_say(f, "Kubernetes refuses a pod whose request (%.1f MiB) is above its limit (%.1f)",
-                   in_mib(in->request_bytes), in_mib(in->container_limit_bytes.value));
+                   nx_in_mib(in->request_bytes), nx_in_mib(in->container_limit_bytes.value));
     break;
   case NX_PLAN_NEVER_SCALES_IN:
     nx_finding_say(f, "an idle pod holds up to %.1f MiB, and %u pods become %u only at %.1f or less; without load %s %u",
                    idle, last, in->pods_min,
-                   in_mib(nx_plan_scale_in_bytes(plan->request_bytes, in->autoscaler_percent, last)),
+                   nx_in_mib(nx_plan_scale_in_bytes(plan->request_bytes, in->autoscaler_percent, last)),
                    plan->idle_bytes > plan->add_above_bytes ? "they grow to" : "it stays at", plan->idle_pods);
     break;
   case NX_PLAN_NEVER_SCALES_OUT:
     nx_finding_say(f, "pods are added above %.1f MiB, which the working set does not reach: nexus keeps it within %.1f",
-                   adds, in_mib(plan->budget_bytes));
+                   adds, nx_in_mib(plan->budget_bytes));
     break;
   case NX_PLAN_OVER_COMMITTED:
     nx_finding_say(f, "MAX_INSTANCES is %u and %llu fit fully grown; safe, because the ledger refuses memory to a handler "
@@ -47,7 +45,7 @@ static void describe(const struct nx_plan_input *in, const struct nx_plan *plan,
     break;
   case NX_PLAN_NO_LIMIT: describe_no_limit(in, f); break;
   case NX_PLAN_ALERT_BEFORE_SCALING:
-    nx_finding_say(f, "the alert line (%.1f MiB) is passed before pods are added (%.1f)", in_mib(plan->alert_bytes), adds);
+    nx_finding_say(f, "the alert line (%.1f MiB) is passed before pods are added (%.1f)", nx_in_mib(plan->alert_bytes), adds);
     break;
   case NX_PLAN_FINDING_COUNT: break;
   }

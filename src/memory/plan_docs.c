@@ -6,7 +6,6 @@
 #include "base/number.h"
 #include "memory/plan.h"
 
-#define MIB (UINT64_C(1) << 20)
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const unsigned limits_mib[] = {64, 128, 256, 512, 1024, 2048, 4096};
@@ -21,7 +20,7 @@ static int plan_of(unsigned limit_mib, unsigned instance_mib, struct nx_plan *pl
   struct nx_config config;
   NX_BUF_AUTO problems = {0};
   const struct nx_machine machine = {
-    .memory_limit_bytes = nx_reading_of(limit_mib * MIB), .memory_bytes = nx_reading_unknown(), .cores = 1, .max_files = 65536};
+    .memory_limit_bytes = nx_reading_of(limit_mib * NX_MIB), .memory_bytes = nx_reading_unknown(), .cores = 1, .max_files = 65536};
   snprintf(flag, sizeof flag, "--memory-limit-mb=%u", instance_mib);
   int rc = nx_config_load(&config, NULL, 1, flags, &problems, err);
   if (!rc) rc = nx_config_derive(&config, &machine, err);
@@ -42,7 +41,7 @@ static int plan_of(unsigned limit_mib, unsigned instance_mib, struct nx_plan *pl
 }
 
 static void add_mib(struct nx_buf *out, uint64_t bytes) {
-  nx_buf_printf(out, " %.1f |", (double)bytes / (double)MIB);
+  nx_buf_printf(out, " %.1f |", nx_in_mib(bytes));
 }
 
 static int add_container(struct nx_buf *out, unsigned limit_mib, struct nx_error *err) {
@@ -64,14 +63,14 @@ static int add_container(struct nx_buf *out, unsigned limit_mib, struct nx_error
 }
 
 static void add_request(struct nx_buf *out, unsigned request_mib, unsigned percent) {
-  uint64_t request = request_mib * MIB, target = nx_part_u64(request, percent, 100);
+  uint64_t request = request_mib * NX_MIB, target = nx_part_u64(request, percent, 100);
   uint64_t last = nx_plan_scale_in_bytes(request, percent, 3);
   nx_buf_printf(out, "| %u Mi | %u %% |", request_mib, percent);
   add_mib(out, target);
   add_mib(out, nx_part_u64(target, 100 + NX_PLAN_TOLERANCE_PERCENT, 100));
   add_mib(out, nx_plan_scale_in_bytes(request, percent, 10));
   add_mib(out, last);
-  nx_buf_printf(out, " %llu |\n", (unsigned long long)(nx_minus_u64(last, NX_CONFIG_PROCESS_BYTES) / MIB));
+  nx_buf_printf(out, " %llu |\n", (unsigned long long)(nx_minus_u64(last, NX_CONFIG_PROCESS_BYTES) / NX_MIB));
 }
 
 int nx_plan_write_docs(FILE *file, struct nx_error *err) {
