@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/plan_print.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -326,6 +327,7 @@ static void print_json(const struct nx_plan_report *report, struct nx_buf *out) 
 int nx_plan_print(const struct nx_plan_report *report, bool json) {
   NX_BUF_AUTO out = {0};
   (json ? print_json : print_text)(report, &out);
-  fwrite(out.data, 1, out.len, stdout);
-  return out.failed || fflush(stdout) ? -1 : 0;
+  if (!out.failed && fwrite(out.data, 1, out.len, stdout) == out.len && !fflush(stdout)) return 0;
+  fprintf(stderr, "nexus plan: cannot write: %s\n", out.failed ? "no memory" : strerrordesc_np(errno));
+  return -1;
 }

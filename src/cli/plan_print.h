@@ -21,7 +21,7 @@ struct nx_plan_report {
   const char *verdict;
 };
 
-/* On standard output. -1 when it could not be written. */
+/* On standard output. -1 when it could not be written, which is said. */
 int nx_plan_print(const struct nx_plan_report *report, bool json);
 
 #endif

@@ -284,6 +284,12 @@ def test_names_do_not_reach_the_terminal_as_commands():
         assert b"\x1b" not in out and b"\xc2\x9b" not in out
 
 
+def test_output_that_is_full():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([NEXUS, "plan", "--manifest", str(MANIFESTS / "good.yaml")], env=environment(), stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1 and b"nexus plan: cannot write: No space left" in done.stderr  # and not as if it contradicted itself
+
+
 PIECES = [line + "\n" for line in GOOD.splitlines()] + ["&a ", "*a", "{", "[", "- ", "\t", '"', "'", "|", ">", "!!x ", "? ", "%TAG ! x\n", "<<: *a\n", "\0",
                                                        "\xff", "-1", "1e99", "999999999999999999999", "null", "$(", "$(PORT)", "\n---\n"]
 
