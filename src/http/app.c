@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http/app.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,7 +239,9 @@ static bool answer_head(void *self, struct nx_http_exchange *exchange) {
   }
   struct nx__verdict verdict = nx__judge(app, route->scopes, exchange->request.authorization);
   if (verdict.kind == NX__ACCESS_GRANTED && route->scopes != ANYONE) return false;
-  enter(app, exchange, route, segment, &verdict);
+  enum nx_http_next next = enter(app, exchange, route, segment, &verdict);
+  assert(next == NX_HTTP_DONE);
+  (void)next; /* without asserts */
   return true;
 }
 

@@ -18,9 +18,7 @@ static void read_metric(struct nx__gather *g, const struct nx_yaml *metric, stru
   bool memory = !strcmp(name, "memory");
   if (!memory && strcmp(name, "cpu")) return;
   uint64_t percent;
-  /* v2 has it in target; v2beta1 had another name. */
-  if (!nx__read_number(r, nx__read_map(r, source, "target"), "averageUtilization", 1, NX_PLAN_PERCENT_MAX, &percent) &&
-      !nx__read_number(r, source, "targetAverageUtilization", 1, NX_PLAN_PERCENT_MAX, &percent)) {
+  if (!nx__read_number(r, nx__read_map(r, source, "target"), "averageUtilization", 1, NX_PLAN_PERCENT_MAX, &percent)) {
     hpa->has_other_target = true;
     return;
   }

@@ -395,7 +395,7 @@ static void *writer(void *opaque) {
   for (int i = 0; i < 1500; i++) {
     char name[] = {'n', (char)('0' + rand_r(&seed) % NAMES), '\0'}, source[16];
     sprintf(source, "s%d", rand_r(&seed) % 12);
-    switch (rand_r(&seed) % 6) {
+    switch (rand_r(&seed) % 7) {
       case 0: nx_registry_remove(registry, name, NULL, NULL); break;
       case 1: nx_registry_set_grants(registry, name, grants, NULL); break;
       case 2: keep(source); break;
@@ -407,6 +407,7 @@ static void *writer(void *opaque) {
         is_cached(source);
         break;
       }
+      case 5: nx_registry_drop_unused(registry); break;
       default: put(name, source);
     }
   }
