@@ -6,27 +6,17 @@ static const struct nx_manifest_place nowhere;
 
 /* ---- The list -------------------------------------------------------------------------------------------------------- */
 
-const char *nx_manifest_finding_name(enum nx_manifest_finding_kind kind) {
-  static const char *const names[] = {
-#define X(symbol, name, severity) name,
-    NX_MANIFEST_FINDINGS(X)
-#undef X
-  };
-  return names[kind];
-}
-
-enum nx_severity nx_manifest_finding_severity(enum nx_manifest_finding_kind kind) {
-  static const enum nx_severity severities[] = {
-#define X(symbol, name, severity) NX_SEVERITY_##severity,
-    NX_MANIFEST_FINDINGS(X)
-#undef X
-  };
-  return severities[kind];
-}
-
 struct nx_finding *nx_manifest_add_finding(struct nx_findings *findings, enum nx_manifest_finding_kind kind,
                                            struct nx_manifest_place place) {
-  struct nx_finding *f = nx_findings_add(findings, nx_manifest_finding_name(kind), nx_manifest_finding_severity(kind));
+  static const struct {
+    const char *name;
+    enum nx_severity severity;
+  } all[] = {
+#define X(symbol, name, severity) {name, NX_SEVERITY_##severity},
+    NX_MANIFEST_FINDINGS(X)
+#undef X
+  };
+  struct nx_finding *f = nx_findings_add(findings, all[kind].name, all[kind].severity);
   f->line = place.line;
   f->column = place.column;
   return f;

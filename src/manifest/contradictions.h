@@ -46,13 +46,10 @@ enum nx_manifest_finding_kind {
 #define X(symbol, name, severity) NX_MANIFEST_##symbol,
   NX_MANIFEST_FINDINGS(X)
 #undef X
-  NX_MANIFEST_FINDING_COUNT
 };
 
 struct nx_finding *nx_manifest_add_finding(struct nx_findings *findings, enum nx_manifest_finding_kind kind,
                                            struct nx_manifest_place place);
-const char *nx_manifest_finding_name(enum nx_manifest_finding_kind kind);
-enum nx_severity nx_manifest_finding_severity(enum nx_manifest_finding_kind kind);
 
 /* The container as nx_config_derive wants it, of the manifest alone. */
 struct nx_machine nx_manifest_machine(const struct nx_manifest *manifest);
