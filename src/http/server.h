@@ -89,8 +89,9 @@ struct nx_http_app {
    * how much memory could not be had, when that is why. */
   void (*refuse)(void *self, struct nx_http_response *response, enum nx_error_code code, const char *detail, size_t bytes);
   /* Every finished exchange, refusals included, for metrics: once for each `handle` and each `answer_head` that says
-   * true, just before the response is written. `app` is exchange->app as they left it; of a refused request `request` may
-   * be empty. Not called for exchanges that are still parked when the server is destroyed. */
+   * true, just before the response is written. `app` is exchange->app as they left it; of a request that the server
+   * refused, `request` is not to be read (its buffer may have moved). Not called for exchanges that are still parked when
+   * the server is destroyed. */
   void (*finished)(void *self, const struct nx_http_exchange *exchange);
 };
 
