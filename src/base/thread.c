@@ -8,15 +8,10 @@
 
 int nx_thread_start(pthread_t *thread, const char *name, void *(*run)(void *argument), void *argument,
                     struct nx_error *err) {
-  return nx_thread_start_sized(thread, name, 0, run, argument, err);
-}
-
-int nx_thread_start_sized(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *argument),
-                          void *argument, struct nx_error *err) {
   pthread_attr_t attributes;
   sigset_t all, old;
   pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, stack_bytes ? stack_bytes : STACK_BYTES);
+  pthread_attr_setstacksize(&attributes, STACK_BYTES);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &old);
   int status = pthread_create(thread, &attributes, run, argument);

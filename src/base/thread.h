@@ -6,14 +6,10 @@
 #define NX_BASE_THREAD_H
 
 #include <pthread.h>
-#include <stddef.h>
 
 #include "base/error.h"
 
 int nx_thread_start(pthread_t *thread, const char *name, void *(*run)(void *argument), void *argument,
                     struct nx_error *err);
-/* The same with a stack of that size; 0: the usual one, of 256 KiB. */
-int nx_thread_start_sized(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *argument),
-                          void *argument, struct nx_error *err);
 
 #endif

@@ -109,7 +109,7 @@ static void *run(void *opaque) {
 /* ---- Life ------------------------------------------------------------------------------------------------------- */
 
 int nx_watch_start(struct nx_watch *watch, struct nx_error *err) {
-  int status = nx_thread_start_sized(&watch->thread, watch->opts.thread, watch->opts.stack_bytes, run, watch, err);
+  int status = nx_thread_start(&watch->thread, watch->opts.thread, run, watch, err);
   if (status) return nx_error_wrap(err, "%s", watch->opts.setting);
   watch->is_started = true;
   return 0;

@@ -24,7 +24,6 @@ struct nx_watch_opts {
   const char *setting;    /* names the directory in log lines and errors; a constant */
   const char *path;       /* of the directory, which need not be there; borrowed for the call */
   const char *thread;     /* name of the own thread, at most 15 bytes; a constant */
-  size_t stack_bytes;     /* of the own thread; 0: that of nx_thread_start */
   uint32_t debounce_ms;   /* 0: 100 */
   uint32_t rescan_ms;     /* 0: 30000 */
   void *self;

@@ -60,30 +60,47 @@ static void log_if_hidden(const struct serve *serve, const char *name) {
   nx_entry_release(before);
 }
 
+struct compilation {
+  struct nx_exec *exec;
+  struct nx_job job;
+};
+
+static void compile(void *opaque) {
+  struct compilation *compilation = opaque;
+  nx_exec_run_waiting(compilation->exec, &compilation->job);
+}
+
+static int check_compiled(const struct nx_job *job, struct nx_error *err) {
+  const struct nx_buf *why = &job->execution.error.message;
+  if (job->refusal.code) {
+    *err = job->refusal;
+    return -(int)err->code;
+  }
+  if (job->execution.outcome == NX_OUTCOME_SUCCESS) return 0;
+  return nx_error_set(err, NX_ERR_UNPROCESSABLE, "%s at line %u, column %u: %.*s", nx_outcome_code(job->execution.outcome),
+                      job->execution.error.line, job->execution.error.column, (int)(why->len > 160 ? 160 : why->len),
+                      why->len ? why->data : "");
+}
+
+/* The guest gets a thread of its own, whose stack ends in a guard: what nests too deeply runs into it. */
 static int apply_file(void *opaque, const char *name, const char *source, size_t bytes, struct nx_grants *grants,
                       struct nx_error *err) {
   struct serve *serve = opaque;
-  struct nx_job job = {
-    .kind = NX_JOB_COMPILE,
-    .source = {source, (uint32_t)bytes},
-    .execution = {.limits = nx_exec_limits(&serve->config)},
+  struct compilation compilation = {
+    .exec = serve->app.exec,
+    .job = {
+      .kind = NX_JOB_COMPILE,
+      .source = {source, (uint32_t)bytes},
+      .execution = {.limits = nx_exec_limits(&serve->config)},
+    },
   };
-  if (nx_sandbox_thread_enter(err)) return -(int)err->code;
-  nx_exec_run_waiting(serve->app.exec, &job);
-  nx_sandbox_thread_leave();
-  const struct nx_buf *why = &job.execution.error.message;
-  int status = 0;
-  if (job.refusal.code) {
-    *err = job.refusal;
-    status = -(int)err->code;
-  } else if (job.execution.outcome != NX_OUTCOME_SUCCESS) {
-    status = nx_error_set(err, NX_ERR_UNPROCESSABLE, "%s at line %u, column %u: %.*s",
-                          nx_outcome_code(job.execution.outcome), job.execution.error.line,
-                          job.execution.error.column, (int)(why->len > 160 ? 160 : why->len), why->len ? why->data : "");
-  } else {
+  int status = nx_sandbox_run_thread(serve->config.stack_size_bytes, compile, &compilation, err);
+  if (status) return status;
+  status = check_compiled(&compilation.job, err);
+  if (!status) {
     struct nx_registration registration = {
       .name = name,
-      .handler = job.execution.handler,
+      .handler = compilation.job.execution.handler,
       .origin = NX_ORIGIN_FILE,
       .set_grants = true,
       .grants = grants,
@@ -91,7 +108,7 @@ static int apply_file(void *opaque, const char *name, const char *source, size_t
     log_if_hidden(serve, name);
     status = nx_registry_put(serve->app.registry, &registration, NULL, err);
   }
-  nx_job_deinit(&job);
+  nx_job_deinit(&compilation.job);
   return status;
 }
 
@@ -107,7 +124,6 @@ static int open_directory(struct serve *serve, struct nx_error *err) {
   struct nx_directory_opts opts = {
     .path = serve->config.handlers_dir,
     .max_source_bytes = serve->config.max_body_bytes,
-    .stack_bytes = nx_sandbox_native_stack_bytes(serve->config.stack_size_bytes) + SMALL_STACK_BYTES,
     .opaque = serve,
     .apply = apply_file,
     .remove = remove_file,

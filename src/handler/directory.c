@@ -51,7 +51,6 @@ static int create_watch(struct nx_directory *directory, struct nx_error *err) {
     .setting = "HANDLERS_DIR",
     .path = directory->path,
     .thread = "nx-directory",
-    .stack_bytes = directory->opts.stack_bytes,
     .debounce_ms = directory->opts.debounce_ms,
     .rescan_ms = directory->opts.rescan_ms,
     .self = directory,

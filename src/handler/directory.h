@@ -27,7 +27,6 @@ struct nx_directory;
 struct nx_directory_opts {
   const char *path;         /* borrowed for the call */
   size_t max_source_bytes;  /* MAX_BODY_KB */
-  size_t stack_bytes;       /* of the own thread; 0: that of nx_thread_start */
   uint32_t debounce_ms;     /* 0: 100 */
   uint32_t rescan_ms;       /* 0: 30000 */
   void *opaque;

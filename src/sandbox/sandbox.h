@@ -57,7 +57,8 @@ const char *nx_sandbox_guest_id(void);
 uint32_t nx_sandbox_usable_stack_bytes(uint32_t stack_size_bytes);
 /* Native stack that JavaScript limited to `guest_stack_bytes` may need, guard page excluded. */
 size_t nx_sandbox_native_stack_bytes(size_t guest_stack_bytes);
-/* Gives the calling thread what it needs to enter guests (alternate signal stack, stack bounds, a kill slot). */
+/* Gives the calling thread what it needs to enter guests (alternate signal stack, stack bounds, a kill slot), and
+ * unblocks the signals by which guests are left. Not for the main thread, whose stack has no guard page. */
 int nx_sandbox_thread_enter(struct nx_error *err);
 void nx_sandbox_thread_leave(void);
 /* Calls `run` on a thread of its own that has entered, with the stack for JavaScript limited to `guest_stack_bytes`, and

@@ -171,6 +171,7 @@ int nx_sandbox_thread_enter(struct nx_error *err) {
   threads = self;
   pthread_mutex_unlock(&threads_mutex);
   self_thread = self;
+  unblock_signals(); /* a thread that nx_thread_start began blocks all, and so do those that it begins */
   return 0;
 
 unmap_stack:

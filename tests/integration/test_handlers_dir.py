@@ -41,6 +41,24 @@ def test_load_at_the_start(start, folder):
     assert "broken" in server.log() and "COMPILATION_ERROR" in server.log()
 
 
+@pytest.mark.parametrize("source, why", [
+    ("return " + "(" * 90000 + "1" + ")" * 90000, "nests too deep"),
+    ("return [" + "1," * 450000 + "]", "of memory"),
+    ("export const x = (() => { while (true); })(); export default () => 1", "ran longer than")],
+    ids=["deep", "large", "endless"])
+def test_a_file_that_is_too_much_for_the_compiler(start, folder, source, why):
+    """Refused, and survived, at the start and later: another thread has it compiled then."""
+    (folder / "first.js").write_text(source)
+    server = start({"HANDLERS_DIR": folder, "TIMEOUT_MS": 500, "MEMORY_LIMIT_MB": 16})
+    refused = lambda name: [row for row in server.log().splitlines() if name in row and why in row]  # noqa: E731
+    assert refused("first"), server.log()
+    put_file(folder, "later.js", source)
+    wait_until(lambda: server.process.poll() is not None or refused("later"), what="the refusal")
+    put_file(folder, "good.js", "return 1")
+    wait_until(lambda: names(server) == ["good"], what="the good one")
+    assert server.run("good").json() == 1
+
+
 def test_changes_are_followed(start, folder):
     put_file(folder, "a.js", "return 'a1'")
     put_file(folder, "b.js", "return 'b1'")
