@@ -66,6 +66,7 @@ class Manifest:
                 value = variable["value"]
                 for name, known in env.items():
                     value = value.replace(f"$({name})", known)
+                assert "$(" not in value, f"{variable['name']} names a variable that is not there, or stands after it"
                 env[variable["name"]] = value
                 continue
             key = variable["valueFrom"]["secretKeyRef"]

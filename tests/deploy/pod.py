@@ -48,7 +48,7 @@ class Pod:
         if self.env["AUTH_TOKENS_FILE"] != "none":
             self.auth = self.mount("AUTH_TOKENS_FILE", directory / "auth", {"auth-tokens": values["auth-tokens"]})
             self.env["AUTH_TOKENS_FILE"] = str(self.auth / "auth-tokens")
-        if manifest.all("StatefulSet"):
+        if self.env.get("SUSPEND_STORE", "").startswith("redis:"):
             self.env["SUSPEND_STORE"] = f"redis://:x@127.0.0.1:{free_ports(1)[0]}/0"  # which is away
         self.env["CONTAINER_MEMORY_LIMIT"] = manifest.container()["resources"]["limits"]["memory"]
         self.log = open(directory / "log", "wb+")

@@ -183,7 +183,7 @@ def test_the_settings_are_what_nexus_takes(manifest):
     done = subprocess.run([NEXUS, "config", "--json"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     known = {s["name"] for s in json.loads(done.stdout)["settings"] if s["source"] == "environment"}
-    assert env.keys() - known <= {"REDIS_PASSWORD"}
+    assert env.keys() - known <= {"REDIS_ADDRESS", "REDIS_PASSWORD"}
 
 
 def test_the_plan_finds_nothing_to_change(manifest, tmp_path):
@@ -276,6 +276,16 @@ def test_outbound_calls_are_a_component(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_redis_that_is_there_already_is_a_component(tmp_path):
+    kubernetes = os.path.relpath(KUBERNETES, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({
+        "namespace": "nexus", "resources": [f"{kubernetes}/overlays/production"], "components": [f"{kubernetes}/components/redis"],
+        "configMapGenerator": [{"name": "nexus", "behavior": "merge", "literals": ["REDIS_ADDRESS=redis.data.svc:6379"]}]}))
+    manifest = Manifest(tmp_path)
+    assert not manifest.all("StatefulSet")
+    assert manifest.environment(secret.values()[0] | {"redis-password": "secret"})["SUSPEND_STORE"] == "redis://:secret@redis.data.svc:6379/0"
+
+
 # ---- The Secret ------------------------------------------------------------------------------------------------------------
 
 def test_new_values_each_time():
@@ -288,6 +298,14 @@ def test_new_values_each_time():
     assert value["auth-tokens"] == f"acme execute,resume sha256:{hashlib.sha256(token.encode()).hexdigest()}\n"
     (_, again), another = secret.make()
     assert not set(again["value"].values()) & set(value.values()) and another != token
+
+
+def test_the_password_of_a_redis_that_is_there_already(monkeypatch):
+    monkeypatch.setenv("REDIS_PASSWORD", "known%40")
+    assert secret.values()[0]["redis-password"] == "known%40"
+    monkeypatch.setenv("REDIS_PASSWORD", 'a"b')
+    with pytest.raises(subprocess.CalledProcessError):
+        secret.make()
 
 
 # ---- Versions --------------------------------------------------------------------------------------------------------------
