@@ -20,7 +20,7 @@ OUTSIDE = {
     # kube-state-metrics 2
     "kube_deployment_spec_replicas", "kube_horizontalpodautoscaler_spec_max_replicas",
     "kube_horizontalpodautoscaler_spec_min_replicas", "kube_horizontalpodautoscaler_status_current_replicas",
-    "kube_pod_container_resource_requests", "kube_pod_container_status_last_terminated_reason",
+    "kube_pod_container_resource_limits", "kube_pod_container_resource_requests", "kube_pod_container_status_last_terminated_reason",
     "kube_pod_container_status_restarts_total",
 }
 NOT_NAMES = {"and", "or", "unless", "offset", "bool"}
