@@ -46,7 +46,7 @@ class Cluster:
         (programs / "nexus").symlink_to(NEXUS)
         self.state = directory / "cluster"
         self.state.mkdir()
-        self.env = {"PATH": f"{programs}:{os.environ['PATH']}", "CLUSTER": str(self.state), "RENDER": RENDER, "NEXUS": NEXUS, "HOME": str(directory)}
+        self.env = {"PATH": f"{programs}:{os.environ['PATH']}", "CLUSTER": str(self.state), "RENDER": RENDER, "NEXUS": NEXUS, "HOME": str(directory), "POD": "nexus-5d9c-x7"}
         self.pod, self.values = None, {}
 
     def secret(self):
