@@ -147,3 +147,10 @@ def test_links_lead_somewhere():
             assert (GUIDE.parent / path).exists(), link
         else:
             assert anchor in anchors, link
+
+
+def test_every_reason_of_health_is_explained():
+    reasons = re.findall(r'complain\(health, \w+, "([^"]+)"\)', (ROOT / "src/http/route_status.c").read_text())
+    assert len(reasons) > 5
+    for reason in reasons:
+        assert f"| `{reason}`" in GUIDE.read_text(), reason
