@@ -34,6 +34,7 @@
   X(NO_EVICTION, "never evictable", WARNING)                                                                             \
   X(LIVENESS, "liveness depends on load", WARNING)                                                                       \
   X(NOT_IN_FILE, "not in this file", WARNING)               /* a ConfigMap or its key */                                 \
+  X(NOT_FILLED_IN, "reference not filled in", WARNING)      /* $(NAME) of a variable that is not set by then */          \
   X(SIDECARS_COUNT, "sidecars count", NOTE)                                                                              \
   X(LOCAL_SUSPENSIONS, "suspensions stay in their pod", NOTE)                                                            \
   X(NO_CPU_LIMIT, "no cpu limit", NOTE)                                                                                  \

@@ -167,6 +167,19 @@ static void check_missing(const struct nx_manifest *m, struct nx_findings *findi
   }
 }
 
+/* The kubelet fills in what is set before it, and nothing in values of a ConfigMap or a Secret; the rest it leaves as it is. */
+static void check_references(const struct nx_manifest *m, struct nx_findings *findings) {
+  for (size_t i = 0; i < m->variable_count; i++) {
+    const struct nx_manifest_variable *v = &m->variables[i];
+    const char *begin = v->value ? strstr(v->value, "$(") : NULL, *end = begin ? strchr(begin, ')') : NULL;
+    if (!end) continue;
+    struct nx_finding *f = nx_manifest_add_finding(findings, NX_MANIFEST_NOT_FILLED_IN, m->place);
+    nx_finding_say(f, "%.63s has %.*s in it as it stands: no variable of that name is set before it", v->name,
+                   (int)(end + 1 - begin < 64 ? end + 1 - begin : 64), begin);
+    nx_finding_advise(f, "set that variable in env, before %.63s", v->name);
+  }
+}
+
 void nx__check_pod(const struct nx_manifest *m, const struct nx_config *config, struct nx_findings *findings) {
   check_limit(m, config, findings);
   check_cores(m, config, findings);
@@ -181,5 +194,6 @@ void nx_manifest_check(const struct nx_manifest *manifest, const struct nx_confi
   if (config) nx__check_volumes(manifest, config, findings);
   check_liveness(manifest, findings);
   check_missing(manifest, findings);
+  check_references(manifest, findings);
   check_unknown(manifest, findings);
 }

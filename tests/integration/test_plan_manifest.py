@@ -166,6 +166,7 @@ CONTRADICTIONS = {
     "never evictable": ([("maxUnavailable: 1", "minAvailable: 2")], "cannot be drained"),
     "liveness depends on load": ([("path: /livez", "path: /health")], "/livez"),
     "nobody listens": ([('ADMIN_PORT: "3001"', 'ADMIN_PORT: "3002"')], "livenessProbe wants port 3001"),
+    "reference not filled in": ([('ADMIN_PORT: "3001"', 'ADMIN_PORT: "3001"\n  OTHER: $(PORT)')], "OTHER has $(PORT)"),
     "not in this file": ([("configMapRef:\n                name: nexus", "configMapRef:\n                name: settings")], "ConfigMap settings"),
 }
 

@@ -268,6 +268,10 @@ static void references(void **state) {
     {MOUNTED("", "configMap: {name: c, items: [{key: a, path: a}]}", "/x") OBJECT("ConfigMap", "c", "data: {b: ''}"), "not in this file", "no key a"},
     {MOUNTED("", "projected: {sources: [{configMap: {name: c}}, {secret: {name: s}}]}", "/x"), "not in this file", "ConfigMap c"},
     {CONTAINER(SIZES "command: [sh, -c, nexus serve]"), "command unknown", ""},
+    {CONTAINER(SIZES "env: [{name: A, value: 'x$(B)y'}, {name: B, value: b}]"), "reference not filled in", "A has $(B) in it"},
+    {CONTAINER(SIZES "env: [{name: B, value: b}, {name: A, value: 'x$(B)y'}]"), NULL, NULL},
+    {CONTAINER(SIZES "env: [{name: B, valueFrom: {secretKeyRef: {name: s, key: k}}}, {name: A, value: 'x$(B)y'}]"), NULL, NULL},
+    {CONTAINER(SIZES "envFrom: [{configMapRef: {name: c}}]") OBJECT("ConfigMap", "c", "data: {A: '$(B)'}"), "reference not filled in", "A has $(B)"},
   };
   CHECK(rows);
 }
