@@ -5,9 +5,11 @@ shown below a command must be in its output, line by line; "…" stands for line
 import base64
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -46,7 +48,8 @@ class Cluster:
         (programs / "nexus").symlink_to(NEXUS)
         self.state = directory / "cluster"
         self.state.mkdir()
-        self.env = {"PATH": f"{programs}:{os.environ['PATH']}", "CLUSTER": str(self.state), "RENDER": RENDER, "NEXUS": NEXUS, "HOME": str(directory), "POD": "nexus-5d9c-x7"}
+        python = pathlib.Path(sys.executable).parent  # has what ./kubectl imports
+        self.env = {"PATH": f"{programs}:{python}:{os.environ['PATH']}", "CLUSTER": str(self.state), "RENDER": RENDER, "NEXUS": NEXUS, "HOME": str(directory), "POD": "nexus-5d9c-x7"}
         self.pod, self.values = None, {}
 
     def secret(self):
