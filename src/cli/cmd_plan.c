@@ -46,20 +46,14 @@ static struct nx_reading container_limit(const struct nx_config *config, const s
 }
 
 static int print(const struct nx_plan_options *o, const struct nx_config *config, const struct nx_machine *machine) {
-  struct nx_plan_input input = {
-    .fit = nx_config_get_fit(config),
-    .container_limit_bytes = container_limit(config, machine),
-    .request_is_known = o->request_is_given || o->limit_is_given,
-    .request_bytes = o->request_bytes,
-    .max_instances = config->max_instances,
-    .max_connections = config->max_connections,
-    .connection_bytes = NX_CONFIG_CONNECTION_BYTES,
-    .suspended_max_bytes = config->suspend_max_bytes,
-    .autoscaler_percent = o->hpa_percent,
-    .pods_min = o->pods_min,
-    .pods_max = o->pods_max,
-    .alert_percent = o->alert_percent,
-  };
+  struct nx_plan_input input = nx_plan_input_of(config);
+  input.container_limit_bytes = container_limit(config, machine);
+  input.request_is_known = o->request_is_given || o->limit_is_given;
+  input.request_bytes = o->request_bytes;
+  input.autoscaler_percent = o->hpa_percent;
+  input.pods_min = o->pods_min;
+  input.pods_max = o->pods_max;
+  input.alert_percent = o->alert_percent;
   struct nx_plan plan;
   struct nx_findings findings = {0};
   nx_plan_make(&input, &plan);

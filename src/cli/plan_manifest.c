@@ -81,22 +81,19 @@ static bool load(const struct nx_plan_options *o, const struct nx_manifest *m, s
 
 static struct nx_plan_input input_of(const struct nx_plan_options *o, const struct nx_manifest *m,
                                      const struct nx_config *config) {
-  return (struct nx_plan_input){
-    .fit = nx_config_get_fit(config),
-    .container_limit_bytes = m->memory.has_limit ? nx_reading_of(m->memory.limit) : nx_reading_unlimited(),
-    .limit_is_told = !m->memory.has_limit,
-    .request_is_known = true,
-    .request_bytes = m->memory.request,
-    .pod_qos = m->qos,
-    .max_instances = config->max_instances,
-    .max_connections = config->max_connections,
-    .connection_bytes = NX_CONFIG_CONNECTION_BYTES,
-    .suspended_max_bytes = config->suspend_max_bytes,
-    .autoscaler_percent = (unsigned)m->hpa.memory_percent,
-    .pods_min = m->hpa.is_there ? (unsigned)m->hpa.pods_min : 1,
-    .pods_max = m->hpa.is_there ? (unsigned)nx_manifest_pods_max(m) : 1,
-    .alert_percent = o->alert_percent,
-  };
+  struct nx_plan_input input = nx_plan_input_of(config);
+  input.container_limit_bytes = m->memory.has_limit ? nx_reading_of(m->memory.limit) : nx_reading_unlimited();
+  input.limit_is_told = !m->memory.has_limit;
+  input.request_is_known = true;
+  input.request_bytes = m->memory.request;
+  input.pod_qos = m->qos;
+  input.alert_percent = o->alert_percent;
+  if (m->hpa.is_there) {
+    input.autoscaler_percent = (unsigned)m->hpa.memory_percent;
+    input.pods_min = (unsigned)m->hpa.pods_min;
+    input.pods_max = (unsigned)nx_manifest_pods_max(m);
+  }
+  return input;
 }
 
 static const char *verdict_of(const struct nx_plan *plan, const struct nx_findings *findings) {

@@ -9,7 +9,7 @@ static bool has_limit(const struct nx_plan_input *in) { return nx_reading_is_val
 
 /* ---- The autoscaler ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t add_above(uint64_t request_bytes, unsigned percent) {
+uint64_t nx_plan_add_above_bytes(uint64_t request_bytes, unsigned percent) {
   return nx_part_u64(request_bytes, percent * (100 + NX_PLAN_TOLERANCE_PERCENT), 100 * 100);
 }
 
@@ -36,7 +36,7 @@ static void plan_autoscaler(const struct nx_plan_input *in, struct nx_plan *plan
   plan->autoscales = in->autoscaler_percent && plan->request_bytes;
   if (!plan->autoscales) return;
   plan->target_bytes = nx_part_u64(plan->request_bytes, in->autoscaler_percent, 100);
-  plan->add_above_bytes = add_above(plan->request_bytes, in->autoscaler_percent);
+  plan->add_above_bytes = nx_plan_add_above_bytes(plan->request_bytes, in->autoscaler_percent);
   plan->idle_pods = idle_pods(in, plan);
 }
 
@@ -83,7 +83,7 @@ static uint64_t request_that_scales_in(const struct nx_plan_input *in, const str
 /* The largest percentage with which pods are added before the working set reaches `bytes`. */
 static unsigned percent_that_adds_below(const struct nx_plan_input *in, const struct nx_plan *plan, uint64_t bytes) {
   unsigned percent = in->autoscaler_percent;
-  while (percent && add_above(plan->request_bytes, percent) >= bytes) percent--;
+  while (percent && nx_plan_add_above_bytes(plan->request_bytes, percent) >= bytes) percent--;
   return percent;
 }
 
@@ -146,6 +146,18 @@ static void plan_node(const struct nx_plan_input *in, struct nx_plan *plan) {
     plan->qos = NX_PLAN_BEST_EFFORT;
   else
     plan->qos = plan->request_bytes == limit ? NX_PLAN_GUARANTEED : NX_PLAN_BURSTABLE;
+}
+
+struct nx_plan_input nx_plan_input_of(const struct nx_config *config) {
+  return (struct nx_plan_input){
+    .fit = nx_config_get_fit(config),
+    .max_instances = config->max_instances,
+    .max_connections = config->max_connections,
+    .connection_bytes = NX_CONFIG_CONNECTION_BYTES,
+    .suspended_max_bytes = config->suspend_max_bytes,
+    .pods_min = 1,
+    .pods_max = 1,
+  };
 }
 
 void nx_plan_make(const struct nx_plan_input *input, struct nx_plan *plan) {

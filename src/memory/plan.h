@@ -96,8 +96,12 @@ struct nx_plan {
   struct nx_plan_finding findings[NX_PLAN_FINDING_COUNT]; /* worst first */
 };
 
+/* What a configuration (resolved or derived) says of it; one pod, and the rest is zeroes. */
+struct nx_plan_input nx_plan_input_of(const struct nx_config *config);
 void nx_plan_make(const struct nx_plan_input *input, struct nx_plan *plan);
 
+/* The average working set above which an autoscaler adds a pod. */
+uint64_t nx_plan_add_above_bytes(uint64_t request_bytes, unsigned percent);
 /* The largest average working set at which an autoscaler with `pods` pods (at least 2) removes one. */
 uint64_t nx_plan_scale_in_bytes(uint64_t request_bytes, unsigned percent, unsigned pods);
 

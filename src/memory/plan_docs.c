@@ -25,17 +25,9 @@ static int plan_of(unsigned limit_mib, unsigned instance_mib, struct nx_plan *pl
   int rc = nx_config_load(&config, NULL, 1, flags, &problems, err);
   if (!rc) rc = nx_config_derive(&config, &machine, err);
   if (rc) return rc;
-  const struct nx_plan_input input = {
-    .fit = nx_config_get_fit(&config),
-    .container_limit_bytes = machine.memory_limit_bytes,
-    .max_instances = config.max_instances,
-    .max_connections = config.max_connections,
-    .connection_bytes = NX_CONFIG_CONNECTION_BYTES,
-    .suspended_max_bytes = config.suspend_max_bytes,
-    .pods_min = 1,
-    .pods_max = 1,
-    .alert_percent = 70,
-  };
+  struct nx_plan_input input = nx_plan_input_of(&config);
+  input.container_limit_bytes = machine.memory_limit_bytes;
+  input.alert_percent = 70;
   nx_plan_make(&input, plan);
   return 0;
 }
@@ -63,11 +55,11 @@ static int add_container(struct nx_buf *out, unsigned limit_mib, struct nx_error
 }
 
 static void add_request(struct nx_buf *out, unsigned request_mib, unsigned percent) {
-  uint64_t request = request_mib * NX_MIB, target = nx_part_u64(request, percent, 100);
+  uint64_t request = request_mib * NX_MIB;
   uint64_t last = nx_plan_scale_in_bytes(request, percent, 3);
   nx_buf_printf(out, "| %u Mi | %u %% |", request_mib, percent);
-  add_mib(out, target);
-  add_mib(out, nx_part_u64(target, 100 + NX_PLAN_TOLERANCE_PERCENT, 100));
+  add_mib(out, nx_part_u64(request, percent, 100));
+  add_mib(out, nx_plan_add_above_bytes(request, percent));
   add_mib(out, nx_plan_scale_in_bytes(request, percent, 10));
   add_mib(out, last);
   nx_buf_printf(out, " %llu |\n", (unsigned long long)(nx_minus_u64(last, NX_CONFIG_PROCESS_BYTES) / NX_MIB));
