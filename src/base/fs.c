@@ -62,6 +62,12 @@ int nx_fs_read_file_at(int dirfd, const char *path, unsigned flags, size_t max_b
   return rc;
 }
 
+int nx_fs_print(FILE *file, const struct nx_buf *text, const char *what, struct nx_error *err) {
+  if (text->failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for %s", what);
+  if (fwrite(text->data, 1, text->len, file) != text->len || fflush(file)) return nx_error_sys(err, "write %s", what);
+  return 0;
+}
+
 int nx_fs_read_file(const char *path, size_t max_bytes, struct nx_buf *out, struct nx_error *err) {
   return nx_fs_read_file_at(AT_FDCWD, path, 0, max_bytes, out, err);
 }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -32,6 +33,10 @@ int nx_fs_read_file(const char *path, size_t max_bytes, struct nx_buf *out, stru
 /* The same relative to a directory (or AT_FDCWD), with flags of enum nx_fs_flags. */
 int nx_fs_read_file_at(int dirfd, const char *path, unsigned flags, size_t max_bytes, struct nx_buf *out,
                        struct nx_error *err);
+
+/* Writes a text that was built to an open file, to its end; `what` names it in errors. NX_ERR_NO_MEMORY when building it
+ * failed. */
+int nx_fs_print(FILE *file, const struct nx_buf *text, const char *what, struct nx_error *err);
 
 /* Temporary files of nx_fs_write_atomic begin with this; one that is left after a crash may be deleted. */
 #define NX_FS_TEMP_PREFIX ".nx-tmp-"

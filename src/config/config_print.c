@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/fs.h"
+
 static const char *const source_names[] = {"default", "environment", "flag"};
 
 static bool is_number(const struct nx__setting *s) { return s->kind == NX__KIND_NUMBER || s->kind == NX__KIND_SIZE; }
@@ -135,8 +137,5 @@ int nx_config_write_docs(FILE *file, struct nx_error *err) {
   nx_buf_lit(&out, "\n| setting | default | unit | allowed | meaning |\n|---|---|---|---|---|\n");
   for (size_t i = 0; i < NX_SETTING_COUNT; i++) add_docs_row(&nx__settings[i], &out);
   nx_buf_str(&out, docs_tail);
-  if (out.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the configuration page");
-  if (fwrite(out.data, 1, out.len, file) != out.len || fflush(file))
-    return nx_error_sys(err, "write the configuration page");
-  return 0;
+  return nx_fs_print(file, &out, "the configuration page", err);
 }

@@ -3,6 +3,7 @@
  * docs/sizing.md: what `nexus plan` says, for many containers at once. */
 #include <stdio.h>
 
+#include "base/fs.h"
 #include "base/number.h"
 #include "memory/plan.h"
 
@@ -100,7 +101,5 @@ int nx_plan_write_docs(FILE *file, struct nx_error *err) {
              "|---|---|---:|---:|---:|---:|---:|\n");
   for (size_t i = 0; i < COUNT(requests_mib); i++)
     for (size_t j = 0; j < COUNT(percents); j++) add_request(&out, requests_mib[i], percents[j]);
-  if (out.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the sizing page");
-  if (fwrite(out.data, 1, out.len, file) != out.len || fflush(file)) return nx_error_sys(err, "write the sizing page");
-  return 0;
+  return nx_fs_print(file, &out, "the sizing page", err);
 }

@@ -2,6 +2,7 @@
  * Prometheus text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats). */
 #include <string.h>
 
+#include "base/fs.h"
 #include "metrics/metrics_internal.h"
 
 static const struct { const char *name, *type, *labels, *help; } families[NX__FAMILY_COUNT] = {
@@ -213,7 +214,5 @@ int nx_metrics_write_docs(FILE *file, struct nx_error *err) {
   for (size_t i = 0; i < NX__FAMILY_COUNT; i++)
     nx_buf_printf(&out, "| `%s` | %s | %s | %s |\n", families[i].name, families[i].type, families[i].labels,
                   families[i].help);
-  if (out.failed) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the metrics page");
-  if (fwrite(out.data, 1, out.len, file) != out.len || fflush(file)) return nx_error_sys(err, "write the metrics page");
-  return 0;
+  return nx_fs_print(file, &out, "the metrics page", err);
 }
