@@ -9,6 +9,12 @@
 #define HASH_BYTES crypto_hash_sha256_BYTES
 #define HASH_PREFIX "sha256:"
 
+const struct nx_scope_word nx_scope_words[NX_SCOPE_COUNT] = {
+#define X(symbol, word, bit) {word, bit},
+  NX_SCOPES(X)
+#undef X
+};
+
 struct token {
   uint8_t hash[HASH_BYTES];
   struct nx_grantee grantee;
@@ -46,16 +52,10 @@ static bool is_tenant(struct word word) {
 }
 
 static unsigned scope_of(struct word word) {
-  static const struct {
-    const char *word;
-    unsigned bit;
-  } scopes[] = {
-#define X(symbol, text, bit) {text, bit},
-    NX_SCOPES(X)
-#undef X
-  };
-  for (size_t i = 0; i < sizeof scopes / sizeof *scopes; i++)
-    if (word.bytes == strlen(scopes[i].word) && !memcmp(word.at, scopes[i].word, word.bytes)) return scopes[i].bit;
+  for (size_t i = 0; i < NX_SCOPE_COUNT; i++) {
+    const struct nx_scope_word *scope = &nx_scope_words[i];
+    if (word.bytes == strlen(scope->word) && !memcmp(word.at, scope->word, word.bytes)) return scope->bit;
+  }
   return NX_SCOPE_NONE;
 }
 

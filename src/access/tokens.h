@@ -41,6 +41,16 @@ enum nx_scope {
 #undef X
 };
 
+/* All of them, as the file and replies have them. */
+struct nx_scope_word {
+  const char *word;
+  unsigned bit;
+};
+#define X(symbol, word, bit) +1
+enum { NX_SCOPE_COUNT = NX_SCOPES(X) };
+#undef X
+extern const struct nx_scope_word nx_scope_words[NX_SCOPE_COUNT];
+
 /* What a token stands for. */
 struct nx_grantee {
   struct nx_tenant tenant;

@@ -43,21 +43,13 @@ static void refuse_unknown(struct nx_http_response *response, bool has_token) {
 
 /* Names the scopes of which one is enough; the header has the last of them, which allows least. */
 static void refuse_scope(struct nx_http_response *response, unsigned scopes) {
-  static const struct {
-    unsigned bit;
-    const char *word;
-  } all[] = {
-#define X(symbol, word, bit) {bit, word},
-    NX_SCOPES(X)
-#undef X
-  };
   char detail[128];
   const char *least = "";
   int n = snprintf(detail, sizeof detail, "the access token lacks the scope");
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-    if (!(scopes & all[i].bit)) continue;
-    n += snprintf(detail + n, sizeof detail - (size_t)n, "%s %s", *least ? " or" : "", all[i].word);
-    least = all[i].word;
+  for (size_t i = 0; i < NX_SCOPE_COUNT; i++) {
+    if (!(scopes & nx_scope_words[i].bit)) continue;
+    n += snprintf(detail + n, sizeof detail - (size_t)n, "%s %s", *least ? " or" : "", nx_scope_words[i].word);
+    least = nx_scope_words[i].word;
   }
   nx_problem_write(response, 403, "FORBIDDEN", detail);
   nx_buf_printf(&response->headers, "WWW-Authenticate: Bearer realm=\"nexus\", error=\"insufficient_scope\", scope=\"%s\"\r\n",
