@@ -29,6 +29,8 @@ int nx_cli_load(struct nx_config *config, struct nx_cgroup **cgroup, int argc, c
 /* The client for requests of handlers; NULL when NET_ALLOW is not set. */
 int nx_cli_open_net(struct nx_net **out, const struct nx_config *config, struct nx_account *account,
                     struct nx_error *err);
+/* What config/ cannot judge, because it knows no other module; a line for `problems` when it is wrong. */
+int nx_cli_check_net_allow(const struct nx_config *config, struct nx_buf *problems, struct nx_error *err);
 struct nx_machine nx_cli_machine(const struct nx_cgroup *cgroup);
 
 #endif

@@ -31,8 +31,7 @@ static void raise_file_limit(void) {
   setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* What config/ cannot judge, because it knows no other module. */
-static int check_net_allow(const struct nx_config *config, struct nx_buf *problems, struct nx_error *err) {
+int nx_cli_check_net_allow(const struct nx_config *config, struct nx_buf *problems, struct nx_error *err) {
   int status = config->net_allow ? nx_net_check_allow(config->net_allow, err) : 0;
   if (status) nx_buf_printf(problems, "%s\n", err->text);
   return status;
@@ -42,7 +41,7 @@ int nx_cli_load(struct nx_config *config, struct nx_cgroup **cgroup, int argc, c
   NX_BUF_AUTO problems = {0};
   struct nx_error err;
   int status = nx_config_load(config, environ, argc - 1, argv + 1, &problems, &err);
-  if (check_net_allow(config, &problems, &err) || status) {
+  if (nx_cli_check_net_allow(config, &problems, &err) || status) {
     fprintf(stderr, "%.*s", (int)problems.len, problems.len ? problems.data : "");
     if (!problems.len) fprintf(stderr, "nexus: %s\n", err.text);
     return NX_EXIT_USAGE;

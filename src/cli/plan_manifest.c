@@ -69,10 +69,7 @@ static bool load(const struct nx_plan_options *o, const struct nx_manifest *m, s
   if (o->serve_count) memcpy(arguments + m->argument_count, o->serve, (size_t)o->serve_count * sizeof *arguments);
   bool right = !nx_config_load(config, m->environment, (int)count, arguments, &problems, &err);
   free(arguments);
-  if (config->net_allow && nx_net_check_allow(config->net_allow, &err)) {
-    nx_buf_printf(&problems, "%s\n", err.text);
-    right = false;
-  }
+  right &= !nx_cli_check_net_allow(config, &problems, &err);
   if (problems.len) refuse_each(m, &problems, findings);
   return right;
 }

@@ -268,11 +268,6 @@ static void add_words(struct environment *e, const struct nx_yaml *list, char **
   }
 }
 
-static bool is_nexus(const char *word) {
-  const char *slash = strrchr(word, '/');
-  return !strcmp(slash ? slash + 1 : word, "nexus");
-}
-
 /* [nexus] [serve] FLAGS, whatever part of it the image says. */
 static void take_arguments(struct environment *e) {
   struct nx__reader *r = &e->g->reader;
@@ -285,7 +280,7 @@ static void take_arguments(struct environment *e) {
   add_words(e, command, words, &count);
   add_words(e, args, words, &count);
   if (facts->command_is_unknown) return;
-  if (count && is_nexus(*words)) words++, count--;
+  if (count && nx__is_nexus(*words)) words++, count--;
   if (count && !strcmp(*words, "serve")) words++, count--;
   facts->command_is_unknown = count && strncmp(*words, "--", 2);
   if (facts->command_is_unknown) return;

@@ -50,6 +50,8 @@ void nx__ports_gather(struct nx__gather *g);     /* pod_ports.c: ports, probes, 
 void nx__environment_gather(struct nx__gather *g); /* environment.c: variables and arguments */
 void nx__scaling_gather(struct nx__gather *g);   /* scaling.c: HPA, VPA, PDB */
 
+/* The first word of a command that is nexus's, with or without its path. */
+bool nx__is_nexus(const char *word);
 /* The resource of one container. */
 struct nx_manifest_resource nx__resource_read(struct nx__gather *g, const struct nx_yaml *container, const char *name,
                                               unsigned scale);

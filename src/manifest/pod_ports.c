@@ -74,8 +74,7 @@ static bool asks_health(struct nx__gather *g, const struct nx_yaml *exec) {
     const char *word = nx__read_text_of(&g->reader, command->items[i], "command");
     const char *next = nx__read_text_of(&g->reader, command->items[i + 1], "command");
     if (!word || !next) return false;
-    const char *slash = strrchr(word, '/');
-    if (!strcmp(slash ? slash + 1 : word, "nexus") && !strcmp(next, "health")) return true;
+    if (nx__is_nexus(word) && !strcmp(next, "health")) return true;
   }
   return false;
 }

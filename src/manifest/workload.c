@@ -10,6 +10,11 @@
 /* Weaker signs count only when no Deployment of the file has a stronger one. */
 enum sign { BY_CONTAINER_NAME, BY_IMAGE, BY_BEING_ALONE, SIGN_COUNT };
 
+bool nx__is_nexus(const char *word) {
+  const char *slash = strrchr(word, '/');
+  return !strcmp(slash ? slash + 1 : word, "nexus");
+}
+
 /* "registry:5000/team/nexus:1.2@sha256:…" is nexus. */
 static bool image_is_nexus(const char *image) {
   size_t bytes = strcspn(image, "@");
