@@ -35,7 +35,7 @@ def test_a_wrong_object_is_refused(tmp_path, change, complaint):
 
 # ---- References ------------------------------------------------------------------------------------------------------------
 
-def test_objects_of_the_issue_are_there(scaled):
+def test_every_kind_of_object_is_there(scaled):
     kinds = {o["kind"] for o in scaled.objects}
     assert kinds >= {"Namespace", "ConfigMap", "Secret", "ServiceAccount", "Deployment", "Service", "Ingress",
                      "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"}
@@ -138,7 +138,7 @@ def test_resources(scaled):
     assert resources["requests"]["cpu"] == "500m"
 
 
-def test_resources_of_the_base(tmp_path):
+def test_resources_of_the_base():
     base = Manifest(KUBERNETES / "base")
     assert base.container()["resources"] == {"requests": {"memory": "256Mi", "cpu": "250m"}, "limits": {"memory": "1Gi", "cpu": "1000m"}}
     metric, = base.only("HorizontalPodAutoscaler")["spec"]["metrics"]
@@ -186,9 +186,12 @@ def test_the_settings_are_what_nexus_takes(manifest):
     assert env.keys() - known <= {"REDIS_ADDRESS", "REDIS_PASSWORD"}
 
 
-def test_the_plan_finds_nothing_to_change(manifest, tmp_path):
-    (tmp_path / "manifest.yaml").write_text(manifest.text)
-    done = subprocess.run([NEXUS, "plan", "--manifest", tmp_path / "manifest.yaml"], env={}, capture_output=True, text=True, check=False)
+def plan(text):
+    return subprocess.run([NEXUS, "plan", "--manifest", "-"], input=text, env={}, capture_output=True, text=True, check=False)
+
+
+def test_the_plan_finds_nothing_to_change(manifest):
+    done = plan(manifest.text)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nverdict: fits\n" in done.stdout, done.stdout
 
@@ -199,11 +202,10 @@ def test_the_plan_finds_nothing_to_change(manifest, tmp_path):
     (("sizeLimit: 128Mi", "sizeLimit: 32Mi"), "volume"),
     (('MEMORY_LIMIT_MB: "32"', 'MEMORY_LIMIT_MB: "3"'), "MEMORY_LIMIT_MB"),
 ])
-def test_the_plan_sees_a_contradiction(tmp_path, change, finding):
+def test_the_plan_sees_a_contradiction(change, finding):
     text = render("production").text
     assert change[0] in text
-    (tmp_path / "manifest.yaml").write_text(text.replace(*change))
-    done = subprocess.run([NEXUS, "plan", "--manifest", tmp_path / "manifest.yaml"], env={}, capture_output=True, text=True, check=False)
+    done = plan(text.replace(*change))
     assert done.returncode == 1 and finding in done.stdout + done.stderr, done.stdout + done.stderr
 
 

@@ -67,6 +67,23 @@ def wait_until(condition, seconds=10, what="it"):
         time.sleep(0.005)
 
 
+def publish_volume(mount, files):
+    """The next version of a ConfigMap's or Secret's volume, as the kubelet makes it: files are links to ..data/NAME, and ..data is a
+    link that is swapped as a whole."""
+    data = mount / f"..{sum(path.name.startswith('..') for path in mount.iterdir())}"
+    data.mkdir()
+    for name, text in files.items():
+        (data / name).write_text(text)
+    os.symlink(data.name, mount / "..data_tmp")
+    os.rename(mount / "..data_tmp", mount / "..data")
+    for name in files:
+        if not (mount / name).is_symlink():
+            os.symlink(f"..data/{name}", mount / name)
+    for link in mount.iterdir():
+        if not link.name.startswith("..") and link.name not in files:
+            link.unlink()
+
+
 class Reply:
     def __init__(self, response):
         self.status = response.status

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from conftest import ROOT, nexus, wait_until
+from conftest import ROOT, nexus, publish_volume, wait_until
 from redis_server import free_port
 from store_support import RIGHTS, any_store, settings_of, shared_store  # noqa: F401: fixtures
 
@@ -247,22 +247,12 @@ def test_change_in_place(start, tokens):
 
 
 def test_secret_volume(start, tmp_path):
-    """Kubernetes: the file is a link to ..data/NAME, and ..data is a link that is swapped as a whole."""
     mount = tmp_path / "mount"
     mount.mkdir()
-
-    def publish(version, text):
-        data = mount / f"..{version}"
-        data.mkdir()
-        (data / "auth-tokens").write_text(text)
-        os.symlink(data.name, mount / "..data_tmp")
-        os.rename(mount / "..data_tmp", mount / "..data")
-
-    publish(1, line("one"))
-    os.symlink("..data/auth-tokens", mount / "auth-tokens")
+    publish_volume(mount, {"auth-tokens": line("one")})
     server = start({"AUTH_TOKENS_FILE": mount / "auth-tokens"})
-    for version, token in enumerate(["two", "three", "four"], 2):
-        publish(version, line(token))
+    for token in ["two", "three", "four"]:
+        publish_volume(mount, {"auth-tokens": line(token)})
         wait_until(lambda: status_of(server, token) == 200, what="the new token")
     assert status_of(server, "one") == status_of(server, "three") == 401
     assert "cannot be used" not in server.log()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from conftest import nexus, wait_until
+from conftest import nexus, publish_volume, wait_until
 
 
 def names(server):
@@ -113,28 +113,12 @@ def test_a_handler_of_the_api_is_not_removed_by_files(start, folder):
 
 
 def test_config_map(start, tmp_path):
-    """Kubernetes: files are links to ..data/NAME, and ..data is a link that is swapped as a whole."""
     mount = tmp_path / "mount"
     mount.mkdir()
-
-    def publish(version, files):
-        data = mount / f"..{version}"
-        data.mkdir()
-        for name, text in files.items():
-            (data / name).write_text(text)
-        os.symlink(data.name, mount / "..data_tmp")
-        os.rename(mount / "..data_tmp", mount / "..data")
-        for name in files:
-            if not (mount / name).is_symlink():
-                os.symlink(f"..data/{name}", mount / name)
-        for link in mount.iterdir():
-            if not link.name.startswith("..") and link.name not in files:
-                link.unlink()
-
-    publish("1", {"a.js": "return 'a1'", "b.js": "return 'b1'"})
+    publish_volume(mount, {"a.js": "return 'a1'", "b.js": "return 'b1'"})
     server = start({"HANDLERS_DIR": mount})
     assert names(server) == ["a", "b"]
-    publish("2", {"a.js": "return 'a2'", "c.js": "return 'c2'", "a.grants.json": '{"timeoutMs": 50}'})
+    publish_volume(mount, {"a.js": "return 'a2'", "c.js": "return 'c2'", "a.grants.json": '{"timeoutMs": 50}'})
     wait_until(lambda: names(server) == ["a", "c"] and server.value(handler="a") == "a2", what="the new map")
     wait_until(lambda: server.get("/v1/handlers/a/grants").status == 200, what="the grants")
 
