@@ -2,7 +2,11 @@
 #include "base/thread.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define STACK_BYTES (256u * 1024u)
 
@@ -24,3 +28,25 @@ int nx_thread_start(pthread_t *thread, const char *name, void *(*run)(void *argu
   pthread_setname_np(*thread, name);
   return 0;
 }
+
+/* sched_setattr(2). The kernel's header for it cannot be included beside glibc's <sched.h> before glibc 2.41. */
+struct sched_attributes {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime_ns, deadline_ns, period_ns;
+};
+
+bool nx_thread_set_share(int tid, int nice, uint64_t slice_ns) {
+  const struct sched_attributes share = {
+    .size = sizeof share,
+    .policy = SCHED_OTHER,
+    .nice = nice,
+    .runtime_ns = slice_ns,
+  };
+  if (!syscall(SYS_sched_setattr, tid, &share, 0)) return true;
+  return !setpriority(PRIO_PROCESS, (id_t)tid, nice); /* where that call is filtered, or not there */
+}
+
+void nx_thread_set_slice(uint64_t slice_ns) { nx_thread_set_share(0, getpriority(PRIO_PROCESS, 0), slice_ns); }

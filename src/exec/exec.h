@@ -102,7 +102,7 @@ struct nx_job {
   uint8_t _source_hash[NX_HASH_BYTES];
 };
 
-/* What must reach the threads above. Called on the watchdog's thread, unblocked on the executing one. */
+/* What must reach the threads above. Called on the watchdog's thread; blocked also, and unblocked only, on the executing one. */
 struct nx_exec_hooks {
   void *self;
   void (*thread_blocked)(void *self);   /* one execution has become slow: its thread is gone for long … */

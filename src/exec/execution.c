@@ -120,9 +120,11 @@ static void judge_returned(struct nx_execution *x, const struct nx_guest_result 
 
 static void judge(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
   x->duration_ns += result->duration_ns;
+  x->long_expected = false;
   x->memory_peak_bytes = result->memory_peak_bytes;
   x->memory_used_bytes = result->heap_bytes;
   x->slow_stays += result->was_slow;
+  x->slow_ns += result->was_slow ? result->duration_ns : result->computed_ns;
   x->refused_bytes = result->refused_bytes;
   switch (result->end) {
   case NX_GUEST_RETURNED:
@@ -164,6 +166,7 @@ static struct nx_guest_call guest_call(struct nx_execution *x) {
     .stack_limit_bytes = nx_sandbox_usable_stack_bytes(x->limits.stack_bytes),
     .opaque = x,
     .host_call = nx__host_call,
+    .long_expected = x->long_expected,
     .grant = x->grant,
     .budget = x->budget,
   };

@@ -47,6 +47,7 @@ struct nx_execution {
   struct nx_account *account; /* charged for the result; NULL: nobody */
   void *budget; /* for `grant` */
   bool (*grant)(void *budget, size_t bytes);
+  bool long_expected; /* of the next stay in the guest */
   char id[NX_EXECUTION_ID_BYTES + 1]; /* for log lines; may be empty */
 
   /* Out. */
@@ -64,7 +65,8 @@ struct nx_execution {
   uint32_t memory_used_bytes; /* the engine's heap when it ended, as the guest tells */
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_denied;            /* the host refused something for lack of a capability */
-  unsigned slow_stays;        /* that a watchdog reported; whoever deals with that counts down */
+  unsigned slow_stays;        /* whose threads were replaced; whoever undoes that counts down */
+  uint64_t slow_ns;           /* what stays took that were slow, or were expected to be */
   bool out_of_budget;         /* RESOURCE_LIMIT, because the container had no more memory */
   uint64_t refused_bytes;     /* of the largest refused grant of memory */
 

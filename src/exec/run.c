@@ -83,10 +83,22 @@ static void suspend(struct nx_exec *exec, struct nx_job *job, struct nx_lease *l
   host_failed(job, &err);
 }
 
+/* A handler that computed for long the last time does not wait until the watchdog finds it out: eight of them that come
+ * at once would hold up all workers meanwhile. The replacement begins before this thread's priority is lowered, as it would
+ * inherit that. */
+static void stand_aside(struct nx_exec *exec, struct nx_execution *x) {
+  if (!nx_profile_is_long(&x->handler->profile)) return;
+  nx__admission_note_slow(&exec->admission, 1);
+  if (exec->hooks.thread_blocked) exec->hooks.thread_blocked(exec->hooks.self);
+  x->long_expected = true;
+  x->slow_stays++;
+}
+
 static bool stay(struct nx_exec *exec, struct nx_job *job, struct nx_lease *lease, struct nx_buf *answers) {
   struct nx_execution *x = &job->execution;
   struct nx_error err;
   if (!job->_continuation || !nx__continuation_patch(job->_continuation).size) {
+    stand_aside(exec, x);
     nx_execution_run(x, lease->instance);
     return true;
   }
@@ -99,6 +111,7 @@ static bool stay(struct nx_exec *exec, struct nx_job *job, struct nx_lease *leas
     host_failed(job, &err);
     return false;
   }
+  stand_aside(exec, x);
   nx_execution_resume(x, lease->instance, (struct nx_text){answers->data, (uint32_t)answers->len});
   return true;
 }
@@ -113,12 +126,12 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
     return;
   }
   x->budget = &lease;
-  uint64_t before_ns = x->duration_ns;
+  x->slow_ns = 0;
   if (stay(exec, job, &lease, &answers)) {
     while (x->outcome == NX_OUTCOME_SUSPENDED && has_answers(exec, job, &answers))
       nx_execution_resume(x, lease.instance, (struct nx_text){answers.data, (uint32_t)answers.len});
     nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
-                      x->memory_peak_bytes, x->slow_stays ? x->duration_ns - before_ns : 0);
+                      x->memory_peak_bytes, x->slow_ns);
     unblock(exec, x);
     if (x->outcome == NX_OUTCOME_SUSPENDED) suspend(exec, job, &lease);
   }

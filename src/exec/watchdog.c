@@ -12,6 +12,8 @@
 #include "base/thread.h"
 
 #define TICK_NS NX_NS_PER_MS
+/* It computes for microseconds, and must not wait for those that it watches. */
+#define SLICE_NS (NX_NS_PER_MS / 10)
 /* Ticks without work before it goes to sleep: waking it is a system call for whoever comes next. */
 #define IDLE_TICKS 50u
 
@@ -46,6 +48,7 @@ static void *run(void *argument) {
   struct nx_watchdog *watchdog = argument;
   uint64_t next_housekeeping = 0;
   unsigned idle = 0;
+  nx_thread_set_slice(SLICE_NS);
   while (!atomic_load(&watchdog->stop)) {
     uint64_t now = nx_clock_ns();
     idle = watchdog->work.tick(watchdog->work.self, now) <= now + TICK_NS ? 0 : idle + 1;

@@ -79,12 +79,17 @@ void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_
                        uint64_t slow_ns) {
   if (input_bytes > NX_PROFILE_MUCH_INPUT_BYTES) return;
   fade_peak(profile, peak_bytes);
+  atomic_store_explicit(&profile->was_long, slow_ns > SLOW_NS, memory_order_relaxed);
   int before = score(profile), after = slow_ns ? before : before + 1;
   if (slow_ns > SLOW_NS) after = before - NX_PROFILE_SLOW_COSTS;
   if (slow_ns > VERY_SLOW_NS || peak_bytes > image_bytes + NX_PROFILE_SMALL_BYTES) after = NX_PROFILE_WORST;
   if (after < NX_PROFILE_WORST) after = NX_PROFILE_WORST;
   if (after > NX_PROFILE_BEST) after = NX_PROFILE_BEST;
   if (after != before) atomic_store_explicit(&profile->score, after, memory_order_relaxed);
+}
+
+bool nx_profile_is_long(const struct nx_profile *profile) {
+  return atomic_load_explicit(&profile->was_long, memory_order_relaxed);
 }
 
 bool nx_profile_is_light(const struct nx_profile *profile, uint64_t input_bytes) {

@@ -34,6 +34,7 @@
 struct nx_profile {
   _Atomic uint32_t peak_bytes; /* of linear memory, recently; 0: never executed */
   _Atomic int score;           /* light from 0 on */
+  _Atomic bool was_long;       /* the last execution */
 };
 
 void nx_profile_init(struct nx_profile *profile);
@@ -42,10 +43,12 @@ void nx_profile_recall(struct nx_profile *profile, const uint8_t *source_hash);
 void nx_profile_remember(const struct nx_profile *profile, const uint8_t *source_hash);
 /* A registered handler is light until it shows otherwise. */
 void nx_profile_trust(struct nx_profile *profile);
-/* `slow_ns`: how long it took if it was computing for long, else 0. `input_bytes`: JSON that the execution had to parse. One with much of it says little about those with little, and is
+/* `slow_ns`: how long it took if it was slow, or was expected to be, else 0. `input_bytes`: JSON that the execution had to parse. One with much of it says little about those with little, and is
  * not remembered. */
 void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes, uint32_t peak_bytes,
                        uint64_t slow_ns);
+/* The next execution is expected to compute for long. */
+bool nx_profile_is_long(const struct nx_profile *profile);
 bool nx_profile_is_light(const struct nx_profile *profile, uint64_t input_bytes);
 
 /* Linear memory that the next execution is expected to reach. Of a handler that never ran: its image and a quarter of

@@ -102,6 +102,7 @@ struct nx_guest_result {
   bool budget_refused;       /* … or by the shared budget */
   uint64_t refused_bytes;    /* how much the largest refused grant was for */
   bool was_slow;             /* nx_sandbox_watch counted it */
+  uint64_t computed_ns;      /* CPU time of a call with `long_expected` */
   uint32_t memory_peak_bytes;/* size of linear memory when it ended: it never shrinks within a call */
   uint32_t heap_bytes;       /* of the guest's engine when it ended; the guest's word */
   uint64_t duration_ns;
@@ -113,6 +114,8 @@ struct nx_guest_call {
   uint32_t memory_limit_bytes;  /* size of linear memory that this call may reach */
   uint32_t stack_limit_bytes;
   uint64_t age_ns;              /* of the execution when this call begins: what performance.now() shows then */
+  bool long_expected;           /* begins with the priority that nx_sandbox_watch would give it after a while; who asks for
+                                   that has replaced the thread, and it is not counted again */
   bool frozen;                  /* clock stands at 0, randomness is a fixed sequence: an image is being made */
   void *opaque;
   /* Runs on the calling thread between guest instructions; texts lie in guest memory, checked, and live

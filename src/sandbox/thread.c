@@ -13,14 +13,17 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 /* Kills an overdue execution. A real-time signal: nobody else uses it, and glibc keeps the first two. */
 #define KILL_SIGNAL (SIGRTMIN + 3)
 #define SIGNAL_STACK_BYTES (64u * 1024u)
 /* Handlers that compute for long get a third of the processor's share that others get (5 steps of nice(2)): enough that
- * eight of them on two processors hardly show in the latency of short ones, and little enough that they get on. */
+ * eight of them on two processors hardly show in the latency of short ones, and little enough that they get on. Whoever
+ * wakes up interrupts them; among themselves they take long turns. */
 #define LOWER_AFTER_NS (10 * NX_NS_PER_MS)
 #define LOWERED_BY 5
+#define LOWERED_SLICE_NS (20 * NX_NS_PER_MS)
 
 /* Bounds of the generated code, which the build puts into a section of its own (guest/build.py). */
 extern const char __start_nx_guest_text[], __stop_nx_guest_text[];
@@ -161,6 +164,7 @@ int nx_sandbox_thread_enter(struct nx_error *err) {
   }
   nx__stack_mark_set(&self->stack_mark, self->stack_low);
   self->tid = (int)syscall(SYS_gettid);
+  nx_thread_set_slice(NX_THREAD_SLICE_NORMAL); /* not that of the thread that began this one */
   self->spent = getpriority(PRIO_PROCESS, 0) > normal_nice; /* inherited from a spent one */
   pthread_getcpuclockid(pthread_self(), &self->cpu_clock);
   pthread_mutex_lock(&threads_mutex);
@@ -241,17 +245,21 @@ static uint64_t computing_ns(struct nx_guest_thread *thread, uint64_t run) {
   return cpu_ns - thread->watched_cpu_ns;
 }
 
+static void lower(const struct nx_guest_thread *thread) {
+  nx_thread_set_share(thread->tid, normal_nice + LOWERED_BY, LOWERED_SLICE_NS);
+}
+
 /* The flag is set before the priority is changed, and both under the mutex: whoever finds the flag waits for the mutex
  * and then knows that the change is made. */
 static void lower_priority(struct nx_guest_thread *thread, uint64_t run) {
   if (atomic_compare_exchange_strong(&thread->run, &run, run | NX_RUN_LOWERED))
-    setpriority(PRIO_PROCESS, (id_t)thread->tid, normal_nice + LOWERED_BY);
+    lower(thread);
 }
 
 static void restore_priority(struct nx_guest_thread *self) {
   pthread_mutex_lock(&threads_mutex);
   pthread_mutex_unlock(&threads_mutex);
-  self->spent = setpriority(PRIO_PROCESS, (id_t)self->tid, normal_nice) != 0;
+  self->spent = !nx_thread_set_share(self->tid, normal_nice, NX_THREAD_SLICE_NORMAL);
 }
 
 bool nx_sandbox_thread_is_spent(void) { return self_thread && self_thread->spent; }
@@ -285,11 +293,13 @@ unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *new
 /* ---- Work of the host ------------------------------------------------------------------------------------------------ */
 
 /* The watchdog watches the thread from here on. */
-static void begin_run(struct nx_guest_thread *self, uint64_t deadline_ns) {
+static void begin_run(struct nx_guest_thread *self, uint64_t deadline_ns, bool lowered) {
+  if (lowered) lower(self);
   self->began_ns = nx_clock_ns();
   atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
   atomic_store_explicit(&self->deadline_ns, deadline_ns, memory_order_relaxed);
-  atomic_store_explicit(&self->run, ++self->executions * NX_RUN_STEP, memory_order_release);
+  atomic_store_explicit(&self->run, ++self->executions * NX_RUN_STEP | (lowered ? NX_RUN_SLOW | NX_RUN_LOWERED : 0),
+                        memory_order_release);
 }
 
 /* Returns whether the watchdog had reported it as slow. */
@@ -301,7 +311,7 @@ static bool end_run(struct nx_guest_thread *self) {
 }
 
 void nx_sandbox_work_begin(void) {
-  if (self_thread) begin_run(self_thread, 0);
+  if (self_thread) begin_run(self_thread, 0, false);
 }
 
 bool nx_sandbox_work_end(void) { return self_thread && end_run(self_thread); }
@@ -316,7 +326,8 @@ static void begin(struct nx_guest_thread *self, const wasm_rt_memory_t *memory, 
   self->trap = NULL;
   self->memory_refused = self->budget_refused = false;
   self->refused_bytes = 0;
-  begin_run(self, call->deadline_ns);
+  begin_run(self, call->deadline_ns, call->long_expected);
+  if (call->long_expected) self->began_cpu_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_rt_memory_t *memory,
@@ -338,7 +349,8 @@ struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_r
   result.memory_refused = self->memory_refused;
   result.budget_refused = self->budget_refused;
   result.refused_bytes = self->refused_bytes;
-  result.was_slow = end_run(self);
+  if (call->long_expected) result.computed_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID) - self->began_cpu_ns;
+  result.was_slow = end_run(self) && !call->long_expected;
   self->memory = NULL;
   self->call = NULL;
   nx__stack_mark_check(&self->stack_mark);

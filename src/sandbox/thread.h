@@ -54,6 +54,7 @@ struct nx_guest_thread {
   _Atomic uint64_t watch_began_ns;
   uint64_t executions;
   clockid_t cpu_clock;
+  uint64_t began_cpu_ns;                /* of a call that was expected to take long */
   uint64_t watched_run, watched_cpu_ns; /* the watchdog's own notes: execution, and its CPU time before it */
   bool spent;                           /* its priority was lowered and may not be raised again */
   int tid;

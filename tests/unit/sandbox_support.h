@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -26,6 +27,8 @@ struct world {
   size_t budget_bytes;      /* what `grant` still gives */
   bool stop_at_log;         /* the host stops the guest at its first log line */
   uint64_t busy_in_log_ns;  /* the host works for so long at each log line */
+  int nice_in_log;          /* of the thread, at the last log line */
+  bool long_expected;
   uint32_t host_calls;
   char returned[4096], thrown[8192];
 };
@@ -39,6 +42,7 @@ static int32_t world_host_call(void *opaque, uint32_t op, const char *a, uint32_
   size_t size = op == NX_OP_RETURN ? sizeof world->returned : sizeof world->thrown;
   if (out) snprintf(out, size, "%.*s", (int)a_bytes, a_bytes ? a : "");
   if (op == NX_OP_LOG) {
+    world->nice_in_log = getpriority(PRIO_PROCESS, 0);
     uint64_t until = nx_clock_ns() + world->busy_in_log_ns;
     while (nx_clock_ns() < until) {
     }
@@ -61,6 +65,7 @@ static struct nx_guest_call world_call(struct world *world) {
     .deadline_ns = nx_clock_ns() + world->timeout_ns,
     .memory_limit_bytes = world->memory_limit_bytes,
     .stack_limit_bytes = nx_sandbox_usable_stack_bytes(1 << 20),
+    .long_expected = world->long_expected,
     .opaque = world,
     .host_call = world_host_call,
     .grant = world_grant,

@@ -14,6 +14,8 @@
 #include <string.h>
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -21,6 +23,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/reading.h"
+#include "base/thread.h"
 #include "counting_account.h"
 
 static void assert_text(const struct nx_buf *buf, const char *expected) {
@@ -533,6 +536,33 @@ static void clocks_run_forward(void **state) {
   assert_true(nx_clock_realtime_ns() > UINT64_C(1700000000) * NX_NS_PER_S);
 }
 
+/* struct sched_attr in words: size and policy, flags, nice and priority, runtime. */
+static uint64_t own_slice_ns(void) {
+  uint64_t words[6] = {0};
+  assert_int_equal(syscall(SYS_sched_getattr, 0, words, sizeof words, 0), 0);
+  return words[3];
+}
+
+static void *set_slices(void *unused) {
+  int nice = getpriority(PRIO_PROCESS, 0);
+  uint64_t normal_ns = own_slice_ns();
+  nx_thread_set_slice(7 * NX_NS_PER_MS);
+  if (normal_ns) assert_int_equal(own_slice_ns(), 7 * NX_NS_PER_MS); /* Linux 6.12 */
+  nx_thread_set_slice(NX_THREAD_SLICE_NORMAL);
+  assert_int_equal(own_slice_ns(), normal_ns);
+  assert_int_equal(getpriority(PRIO_PROCESS, 0), nice);
+  assert_true(nx_thread_set_share(0, nice + 1, NX_THREAD_SLICE_NORMAL));
+  assert_int_equal(getpriority(PRIO_PROCESS, 0), nice + 1);
+  return unused;
+}
+
+static void threads_say_what_they_take_of_the_processor(void **state) {
+  (void)state;
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, set_slices, NULL), 0);
+  pthread_join(thread, NULL);
+}
+
 int main(void) {
 #define LOG_TEST(f) cmocka_unit_test_setup_teardown(f, open_log, close_log)
   const struct CMUnitTest tests[] = {
@@ -563,6 +593,7 @@ int main(void) {
     LOG_TEST(log_to_a_closed_reader_is_dropped),
     cmocka_unit_test(readings_are_three_answers),
     cmocka_unit_test(clocks_run_forward),
+    cmocka_unit_test(threads_say_what_they_take_of_the_processor),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

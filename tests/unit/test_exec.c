@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -56,8 +57,10 @@ static void count_wake(void *unused) {
 }
 
 static _Atomic int blocked, ever_blocked;
+static pthread_t blocked_by;
 static void count_blocked(void *unused) {
   (void)unused;
+  blocked_by = pthread_self();
   blocked++;
   ever_blocked++;
 }
@@ -132,6 +135,29 @@ static void a_slow_thread_is_back_after_every_stay(void **state) {
   assert_true(ever_blocked > before);
   assert_int_equal(blocked, 0);
   nx_job_deinit(&job);
+}
+
+/* The watchdog finds it out once. Then its thread is replaced before it begins, until it was quick again. */
+static void one_that_was_long_stands_aside(void **state) {
+  (void)state;
+  static const struct {
+    const char *ms;
+    int blocked;
+    bool by_watchdog;
+  } runs[] = {{"200", 1, true}, {"200", 1, false}, {"0", 1, false}, {"0", 0, false}};
+  int nice = getpriority(PRIO_PROCESS, 0);
+  for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+    struct nx_job job = make_job("const until = Date.now() + $args; while (Date.now() < until); return 1");
+    job.execution.args = (struct nx_text){runs[i].ms, (uint32_t)strlen(runs[i].ms)};
+    int before = ever_blocked;
+    run_here(&job);
+    assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+    assert_int_equal(ever_blocked - before, runs[i].blocked);
+    assert_int_equal(blocked, 0);
+    if (runs[i].blocked) assert_int_equal(!pthread_equal(blocked_by, pthread_self()), runs[i].by_watchdog);
+    assert_true(getpriority(PRIO_PROCESS, 0) == nice || nx_sandbox_thread_is_spent());
+    nx_job_deinit(&job);
+  }
 }
 
 static const char *message_of(struct nx_job *job) {
@@ -509,6 +535,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(outcomes),
     cmocka_unit_test(a_slow_thread_is_back_after_every_stay),
+    cmocka_unit_test(one_that_was_long_stands_aside),
     cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),

@@ -117,6 +117,18 @@ static void a_little_slow_says_nothing(void **state) {
   assert_int_equal(profile.score, NX_PROFILE_WORST);
 }
 
+static void one_that_was_long_is_expected_to_be_so_again(void **state) {
+  (void)state;
+  struct nx_profile profile = trusted();
+  assert_false(nx_profile_is_long(&profile));
+  slow(&profile, SLOW);
+  assert_true(nx_profile_is_long(&profile));
+  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES + 1, IMAGE, 0); /* says nothing */
+  assert_true(nx_profile_is_long(&profile));
+  slow(&profile, SLOW - 1);
+  assert_false(nx_profile_is_long(&profile));
+}
+
 static void much_input_is_judged_by_itself(void **state) {
   (void)state;
   struct nx_profile profile = trusted();
@@ -293,6 +305,7 @@ int main(void) {
     cmocka_unit_test(trust_neither_lowers_nor_forgives),
     cmocka_unit_test(who_ran_for_long_or_grew_is_not_forgiven_soon),
     cmocka_unit_test(a_little_slow_says_nothing),
+    cmocka_unit_test(one_that_was_long_is_expected_to_be_so_again),
     cmocka_unit_test(much_input_is_judged_by_itself),
     cmocka_unit_test(the_unknown_get_a_part_of_what_is_left),
     cmocka_unit_test(the_known_get_their_peak_which_fades),

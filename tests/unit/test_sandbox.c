@@ -106,6 +106,36 @@ static void deadline_cuts_the_guest_anywhere(void **state) {
   watchdog_stop();
 }
 
+static void long_expected_body(void) {
+  struct world world;
+  world_open(&world);
+  struct nx_image *image = world_load(&world, "const until = Date.now() + $args; while (Date.now() < until); $log(1); return 1");
+  int nice = getpriority(PRIO_PROCESS, 0);
+  world.long_expected = true;
+  struct nx_guest_result result = world_run(&world, "0");
+  assert_int_equal(world.nice_in_log, nice + 5);
+  assert_false(result.was_slow); /* told by who expected it */
+  assert_in_range(result.computed_ns, 1, result.duration_ns + NX_NS_PER_MS); /* by another clock */
+  if (nx_sandbox_thread_is_spent()) goto end; /* may not raise its priority */
+  assert_int_equal(getpriority(PRIO_PROCESS, 0), nice);
+  world.long_expected = false;
+  world_run(&world, "0");
+  assert_int_equal(world.nice_in_log, nice);
+  world_run(&world, "300");
+  assert_int_equal(world.nice_in_log, nice + 5); /* by the watchdog */
+  assert_int_equal(getpriority(PRIO_PROCESS, 0), nice);
+end:
+  nx_image_release(image);
+  world_close(&world);
+}
+
+static void one_expected_to_be_long_begins_with_low_priority(void **state) {
+  (void)state;
+  watchdog_start();
+  on_guest_thread(long_expected_body);
+  watchdog_stop();
+}
+
 /* A kill that comes while the host works for the guest is taken at the end of the call, not in it. */
 static void deferred_body(void) {
   struct world world;
@@ -490,6 +520,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(returns_and_throws),
     cmocka_unit_test(deadline_cuts_the_guest_anywhere),
+    cmocka_unit_test(one_expected_to_be_long_begins_with_low_priority),
     cmocka_unit_test(host_calls_are_never_cut),
     cmocka_unit_test(deep_recursion_ends_at_a_guard),
     cmocka_unit_test(host_may_stop_the_guest),
