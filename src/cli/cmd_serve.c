@@ -60,16 +60,6 @@ static void log_if_hidden(const struct serve *serve, const char *name) {
   nx_entry_release(before);
 }
 
-struct compilation {
-  struct nx_exec *exec;
-  struct nx_job job;
-};
-
-static void compile(void *opaque) {
-  struct compilation *compilation = opaque;
-  nx_exec_run_waiting(compilation->exec, &compilation->job);
-}
-
 static int check_compiled(const struct nx_job *job, struct nx_error *err) {
   const struct nx_buf *why = &job->execution.error.message;
   if (job->refusal.code) {
@@ -82,25 +72,20 @@ static int check_compiled(const struct nx_job *job, struct nx_error *err) {
                       why->len ? why->data : "");
 }
 
-/* The guest gets a thread of its own, whose stack ends in a guard: what nests too deeply runs into it. */
 static int apply_file(void *opaque, const char *name, const char *source, size_t bytes, struct nx_grants *grants,
                       struct nx_error *err) {
   struct serve *serve = opaque;
-  struct compilation compilation = {
-    .exec = serve->app.exec,
-    .job = {
-      .kind = NX_JOB_COMPILE,
-      .source = {source, (uint32_t)bytes},
-      .execution = {.limits = nx_exec_limits(&serve->config)},
-    },
+  struct nx_job job = {
+    .kind = NX_JOB_COMPILE,
+    .source = {source, (uint32_t)bytes},
+    .execution = {.limits = nx_exec_limits(&serve->config)},
   };
-  int status = nx_sandbox_run_thread(serve->config.stack_size_bytes, compile, &compilation, err);
-  if (status) return status;
-  status = check_compiled(&compilation.job, err);
+  int status = nx_exec_compile(serve->app.exec, &job, err);
+  if (!status) status = check_compiled(&job, err);
   if (!status) {
     struct nx_registration registration = {
       .name = name,
-      .handler = compilation.job.execution.handler,
+      .handler = job.execution.handler,
       .origin = NX_ORIGIN_FILE,
       .set_grants = true,
       .grants = grants,
@@ -108,7 +93,7 @@ static int apply_file(void *opaque, const char *name, const char *source, size_t
     log_if_hidden(serve, name);
     status = nx_registry_put(serve->app.registry, &registration, NULL, err);
   }
-  nx_job_deinit(&compilation.job);
+  nx_job_deinit(&job);
   return status;
 }
 

@@ -58,17 +58,21 @@ void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job) {
   take(job, handler);
 }
 
-bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job) {
-  const uint8_t *hash = job->_source_hash;
-  struct nx_handler *handler = NULL;
-  struct nx_image *image = nx_cache_load(compiler->cache, hash);
+/* NULL when it is not there; asks only once. */
+static struct nx_image *find_on_disk(const struct nx_compiler *compiler, struct nx_job *job) {
+  if (job->_missed) return NULL;
+  struct nx_image *image = nx_cache_load(compiler->cache, job->_source_hash);
+  job->_missed = !image;
   job->cache_hit = image != NULL;
-  bool fresh = !image;
-  if (!image) image = make_image(compiler, job);
-  if (!image) return false;
+  return image;
+}
+
+/* Takes over `image`. */
+static bool keep(const struct nx_compiler *compiler, struct nx_job *job, struct nx_image *image) {
+  struct nx_handler *handler = NULL;
   struct nx_error err;
   int status = nx_handler_create(&handler, job->source.data, job->source.bytes, image, job->compile_us, &err);
-  if (!status && fresh) nx_cache_writer_put(compiler->writer, hash, image);
+  if (!status && !job->cache_hit) nx_cache_writer_put(compiler->writer, job->_source_hash, image);
   nx_image_release(image);
   if (status) {
     fail(job, &err);
@@ -77,4 +81,15 @@ bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job) {
   take(job, nx_registry_keep(compiler->registry, handler));
   job->execution.outcome = NX_OUTCOME_SUCCESS;
   return true;
+}
+
+bool nx__compile_load(const struct nx_compiler *compiler, struct nx_job *job) {
+  struct nx_image *image = find_on_disk(compiler, job);
+  return image && keep(compiler, job, image);
+}
+
+bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job) {
+  struct nx_image *image = find_on_disk(compiler, job);
+  if (!image) image = make_image(compiler, job);
+  return image && keep(compiler, job, image);
 }

@@ -20,8 +20,10 @@ struct nx_compiler {
 
 /* Looks for the source of job->entry, or for job->source, among the compiled handlers in memory; sets job->execution.handler, which the job then owns. */
 void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job);
-/* The same from the disk cache, or by compiling, for a job that nx__compile_find found nothing for. False:
- * job->execution says why not. */
+/* The same from the disk cache, for a job that nx__compile_find found nothing for. False: it is not there, or
+ * job->refusal says what failed. */
+bool nx__compile_load(const struct nx_compiler *compiler, struct nx_job *job);
+/* The same from the disk cache, or else by compiling. False: job->execution says why not. */
 bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job);
 
 #endif

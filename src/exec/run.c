@@ -234,3 +234,30 @@ enum nx_job_state nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job) 
   nx_watchdog_kick(exec->watchdog);
   return nx_exec_run(exec, job);
 }
+
+/* ---- Compiling for nobody's request ----------------------------------------------------------------------------------- */
+
+/* Without a guest; false: it takes one. */
+static bool find_compiled(struct nx_exec *exec, struct nx_job *job) {
+  nx__compile_find(&exec->compiler, job);
+  if (!job->execution.handler && !nx__compile_load(&exec->compiler, job) && !job->refusal.code) return false;
+  if (job->execution.handler) nx_profile_trust(&job->execution.handler->profile);
+  job->state = NX_JOB_DONE;
+  return true;
+}
+
+struct compilation {
+  struct nx_exec *exec;
+  struct nx_job *job;
+};
+
+static void compile_waiting(void *opaque) {
+  struct compilation *compilation = opaque;
+  nx_exec_run_waiting(compilation->exec, compilation->job);
+}
+
+int nx_exec_compile(struct nx_exec *exec, struct nx_job *job, struct nx_error *err) {
+  struct compilation compilation = {exec, job};
+  if (find_compiled(exec, job)) return 0;
+  return nx_sandbox_run_thread(exec->config->stack_size_bytes, compile_waiting, &compilation, err);
+}

@@ -209,15 +209,16 @@ static struct nx_image *note_absence(struct nx_cache *cache, const uint8_t *key,
   return NULL;
 }
 
-static bool read_all(int fd, char *to, size_t size) {
-  while (size) {
-    ssize_t n = read(fd, to, size);
+static int read_file(void *fd, void *to, size_t bytes, struct nx_error *err) {
+  for (uint8_t *at = to; bytes;) {
+    ssize_t n = read(*(const int *)fd, at, bytes);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    to += n;
-    size -= (size_t)n;
+    if (n < 0) return nx_error_sys(err, "cannot read it");
+    if (!n) return nx_error_set(err, NX_ERR_SYSTEM, "it became shorter");
+    at += n;
+    bytes -= (size_t)n;
   }
-  return true;
+  return 0;
 }
 
 static struct nx_image *read_image(struct nx_cache *cache, const uint8_t *key, const char *name) {
@@ -229,16 +230,13 @@ static struct nx_image *read_image(struct nx_cache *cache, const uint8_t *key, c
   const char *fault = nx__cache_stat_fault(&st);
   if (!fault && (uint64_t)st.st_size > cache->max_bytes) fault = "larger than the whole cache may be";
   if (fault) return reject(cache, name, fault);
-  size_t size = (size_t)st.st_size;
-  NX_BUF_AUTO content = {.account = cache->account};
-  char *bytes = nx_buf_reserve(&content, size);
-  if (!bytes || !read_all(fd, bytes, size)) return NULL;
+  struct nx_image_source source = {.read = read_file, .self = &fd, .bytes = (size_t)st.st_size};
   struct nx_image *image = NULL;
   struct nx_error err = {0};
-  int status = nx__cache_file_decode(&image, key, cache->base, cache->account, bytes, size, &err);
-  if (status == -NX_ERR_NO_MEMORY) return NULL;
-  if (status) return reject(cache, name, err.text);
-  note_use(cache, key, name, fd, size);
+  int status = nx__cache_file_decode(&image, key, cache->base, cache->account, source, &err);
+  if (status == -NX_ERR_INVALID) return reject(cache, name, err.text);
+  if (status) return NULL;
+  note_use(cache, key, name, fd, source.bytes);
   return image;
 }
 

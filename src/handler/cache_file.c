@@ -94,16 +94,17 @@ static const char *header_fault(const struct header *header, const uint8_t *key,
 }
 
 int nx__cache_file_decode(struct nx_image **out, const uint8_t key[NX__CACHE_KEY_BYTES], struct nx_image *base,
-                          struct nx_account *account, const char *bytes, size_t size, struct nx_error *err) {
+                          struct nx_account *account, struct nx_image_source source, struct nx_error *err) {
   struct header header;
   struct nx_image *image = NULL;
   uint8_t sum[NX_HASH_BYTES];
-  if (size < sizeof header) return nx_error_set(err, NX_ERR_INVALID, "cut short");
-  memcpy(&header, bytes, sizeof header);
-  const char *fault = header_fault(&header, key, size);
+  if (source.bytes < sizeof header) return nx_error_set(err, NX_ERR_INVALID, "cut short");
+  int status = source.read(source.self, &header, sizeof header, err);
+  if (status) return status;
+  const char *fault = header_fault(&header, key, source.bytes);
   if (fault) return nx_error_set(err, NX_ERR_INVALID, "%s", fault);
-  int status = nx_image_decode(&image, base, account, (const uint8_t *)bytes + sizeof header, size - sizeof header,
-                               err);
+  source.bytes -= sizeof header;
+  status = nx_image_decode(&image, base, account, source, err);
   if (status) return status;
   checksum(sum, &header, image);
   if (sodium_memcmp(sum, header.checksum, sizeof sum)) {

@@ -37,8 +37,8 @@ const char *nx__cache_stat_fault(const struct stat *st);
 
 /* The whole file, header and image. Check `failed`. */
 void nx__cache_file_encode(struct nx_buf *out, const uint8_t key[NX__CACHE_KEY_BYTES], const struct nx_image *image);
-/* `bytes` are treated as hostile. NX_ERR_NO_MEMORY says nothing about the file, any other error condemns it. */
+/* The bytes are treated as hostile. NX_ERR_INVALID condemns the file, any other error says nothing about it. */
 int nx__cache_file_decode(struct nx_image **out, const uint8_t key[NX__CACHE_KEY_BYTES], struct nx_image *base,
-                          struct nx_account *account, const char *bytes, size_t size, struct nx_error *err);
+                          struct nx_account *account, struct nx_image_source source, struct nx_error *err);
 
 #endif

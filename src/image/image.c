@@ -312,26 +312,34 @@ static bool ascending_within(const uint32_t *index, uint32_t count, uint32_t end
   return true;
 }
 
-int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account, const uint8_t *bytes,
-                    size_t size, struct nx_error *err) {
+/* All of it, the hash of its content included. */
+static bool is_sound(const struct nx_image *image) {
+  uint8_t hash[NX_HASH_BYTES];
+  if (!ascending_within(image->page_index, image->page_count, image->memory_bytes / NX_PAGE_BYTES)) return false;
+  hash_delta(image, hash);
+  return !sodium_memcmp(hash, image->hash, NX_HASH_BYTES);
+}
+
+int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account,
+                    struct nx_image_source source, struct nx_error *err) {
   struct delta_header header;
-  if (size < sizeof header) return nx_error_set(err, NX_ERR_INVALID, "image is cut short");
-  memcpy(&header, bytes, sizeof header);
-  const char *fault = header_fault(&header, parent, size);
+  if (source.bytes < sizeof header) return nx_error_set(err, NX_ERR_INVALID, "image is cut short");
+  int status = source.read(source.self, &header, sizeof header, err);
+  if (status) return status;
+  const char *fault = header_fault(&header, parent, source.bytes);
   if (fault) return nx_error_set(err, NX_ERR_INVALID, "%s", fault);
   struct nx_image *image = allocate_delta(parent, account, header.page_count);
   if (!image) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for an image of %u pages", header.page_count);
   image->memory_bytes = header.memory_bytes;
   image->globals = header.globals;
-  /* Index and pages are adjacent in both forms. */
-  memcpy((uint8_t *)(uintptr_t)image->page_index, bytes + sizeof header, size - sizeof header);
   memcpy(image->hash, header.hash, NX_HASH_BYTES);
-  uint8_t hash[NX_HASH_BYTES];
-  bool sound = ascending_within(image->page_index, image->page_count, image->memory_bytes / NX_PAGE_BYTES);
-  if (sound) hash_delta(image, hash);
-  if (!sound || sodium_memcmp(hash, image->hash, NX_HASH_BYTES)) {
+  /* Index and pages are adjacent in both forms. */
+  status = source.read(source.self, (uint32_t *)(uintptr_t)image->page_index, source.bytes - sizeof header, err);
+  if (!status && !is_sound(image))
+    status = nx_error_set(err, NX_ERR_INVALID, "image content does not match its hash");
+  if (status) {
     nx_image_release(image);
-    return nx_error_set(err, NX_ERR_INVALID, "image content does not match its hash");
+    return status;
   }
   *out = image;
   return 0;

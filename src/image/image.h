@@ -86,10 +86,18 @@ static inline uint32_t nx_page_run(const uint32_t *index, uint32_t count) {
 /* Memory that a delta takes. */
 size_t nx_image_bytes(const struct nx_image *image);
 
+/* Bytes in order, as from a file: `read` fills all of `to` or fails. */
+struct nx_image_source {
+  int (*read)(void *self, void *to, size_t bytes, struct nx_error *err);
+  void *self;
+  size_t bytes; /* that are left */
+};
+
 /* A delta as bytes and back, for the compile cache. Decoding treats the bytes as hostile: every count and offset is
- * checked, the hash is recomputed, the parent must be the one the delta was made over. */
+ * checked, the hash is recomputed, the parent must be the one the delta was made over. They are read to where they stay, without a
+ * copy between. Errors: NX_ERR_INVALID, NX_ERR_NO_MEMORY, or what reading them ended with. */
 void nx_image_encode(const struct nx_image *image, struct nx_buf *out);
-int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account, const uint8_t *bytes,
-                    size_t size, struct nx_error *err);
+int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account,
+                    struct nx_image_source source, struct nx_error *err);
 
 #endif

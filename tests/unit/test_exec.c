@@ -345,6 +345,34 @@ static void *run_waiting(void *job) {
   return NULL;
 }
 
+/* A file's source is compiled on a thread of its own; one that is known needs no permit. */
+static void files_compile_once(void **state) {
+  (void)state;
+  struct nx_error err;
+  struct nx_job first = make_job("export default () => 'file'"), busy[2] = {make_job("return 1"), make_job("return 2")};
+  struct nx_job bad = make_job("export default () => )");
+  first.kind = bad.kind = NX_JOB_COMPILE;
+  assert_int_equal(nx_exec_compile(exec, &first, &err), 0);
+  assert_int_equal(first.state, NX_JOB_DONE);
+  assert_int_equal(first.execution.outcome, NX_OUTCOME_SUCCESS);
+  assert_false(first.cache_hit);
+  assert_true(nx_profile_is_light(&first.execution.handler->profile, 0));
+  for (int i = 0; i < 2; i++) assert_int_equal(nx_exec_submit(exec, &busy[i]), NX_JOB_ADMITTED);
+  struct nx_job again = make_job("export default () => 'file'");
+  again.kind = NX_JOB_COMPILE;
+  assert_int_equal(nx_exec_compile(exec, &again, &err), 0);
+  assert_int_equal(again.state, NX_JOB_DONE);
+  assert_true(again.cache_hit);
+  assert_ptr_equal(again.execution.handler, first.execution.handler);
+  for (int i = 0; i < 2; i++) nx_exec_run(exec, &busy[i]);
+  assert_int_equal(nx_exec_compile(exec, &bad, &err), 0);
+  assert_int_equal(bad.execution.outcome, NX_OUTCOME_COMPILATION_ERROR);
+  nx_job_deinit(&first);
+  nx_job_deinit(&again);
+  nx_job_deinit(&bad);
+  for (int i = 0; i < 2; i++) nx_job_deinit(&busy[i]);
+}
+
 static void work_that_is_no_request_waits(void **state) {
   (void)state;
   struct nx_job first = make_job("return 1"), second = make_job("return 2"), waiting = make_job("return 3");
@@ -539,7 +567,7 @@ int main(void) {
     cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
-    cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(work_that_is_no_request_waits),
+    cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(files_compile_once), cmocka_unit_test(work_that_is_no_request_waits),
     cmocka_unit_test(light_ones_run_beside_spinners), cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_wait_and_are_refused),
     cmocka_unit_test(what_fits_later_runs_later),
     cmocka_unit_test(waits_that_began_meanwhile_are_short),

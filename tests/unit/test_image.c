@@ -78,14 +78,30 @@ static void delta_keeps_what_differs(void **state) {
   free(memory);
 }
 
+static int read_bytes(void *self, void *to, size_t bytes, struct nx_error *err) {
+  const uint8_t **at = self;
+  (void)err;
+  memcpy(to, *at, bytes); /* past the end: the sanitizer's matter */
+  *at += bytes;
+  return 0;
+}
+
+static int decode(struct nx_image **out, struct nx_image *parent, const void *bytes, size_t size) {
+  const uint8_t *at = bytes;
+  struct nx_error err;
+  struct nx_image_source source = {.read = read_bytes, .self = &at, .bytes = size};
+  int status = nx_image_decode(out, parent, NULL, source, &err);
+  if (!status) assert_int_equal(at - (const uint8_t *)bytes, size);
+  return status;
+}
+
 static void bytes_come_back(void **state) {
   (void)state;
   uint8_t *memory = make_memory();
   struct nx_image *base = make_base(memory), *delta = make_delta(base, memory), *again;
-  struct nx_error err;
   NX_BUF_AUTO bytes = {0};
   nx_image_encode(delta, &bytes);
-  assert_int_equal(nx_image_decode(&again, base, NULL, (uint8_t *)bytes.data, bytes.len, &err), 0);
+  assert_int_equal(decode(&again, base, bytes.data, bytes.len), 0);
   assert_memory_equal(again->hash, delta->hash, NX_HASH_BYTES);
   assert_int_equal(again->memory_bytes, DELTA_BYTES);
   for (uint32_t i = 0; i < DELTA_BYTES / NX_PAGE_BYTES; i++)
@@ -106,15 +122,15 @@ static void damaged_bytes_are_refused(void **state) {
   for (size_t i = 0; i < bytes.len; i += i < 200 ? 1 : 97) {
     memcpy(copy, bytes.data, bytes.len);
     copy[i] ^= 0x40;
-    assert_int_not_equal(nx_image_decode(&out, base, NULL, copy, bytes.len, NULL), 0);
+    assert_int_equal(decode(&out, base, copy, bytes.len), -NX_ERR_INVALID);
   }
   memcpy(copy, bytes.data, bytes.len);
   for (size_t size = 0; size < bytes.len; size += size < 200 ? 1 : 251)
-    assert_int_not_equal(nx_image_decode(&out, base, NULL, copy, size, NULL), 0);
-  assert_int_not_equal(nx_image_decode(&out, base, NULL, copy, bytes.len + 1, NULL), 0);
+    assert_int_equal(decode(&out, base, copy, size), -NX_ERR_INVALID);
+  assert_int_equal(decode(&out, base, copy, bytes.len + 1), -NX_ERR_INVALID);
   memory[0] = 1;
   struct nx_image *other = make_base(memory);
-  assert_int_not_equal(nx_image_decode(&out, other, NULL, copy, bytes.len, NULL), 0);
+  assert_int_equal(decode(&out, other, copy, bytes.len), -NX_ERR_INVALID);
   free(copy);
   nx_image_release(other);
   nx_image_release(delta);
