@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/thread.h"
 
 struct waiting {
@@ -14,13 +15,13 @@ struct waiting {
 
 struct nx_cache_writer {
   struct nx_cache *cache;
-  pthread_t thread;
+  pthread_t thread;      /* while `running` */
   pthread_mutex_t mutex; /* guards what follows; not held while storing */
   pthread_cond_t changed;
   struct waiting queue[NX_CACHE_WRITER_QUEUE];
   unsigned first, count;
   size_t bytes; /* of the images in the queue */
-  bool stop;
+  bool running, stop;
 };
 
 static size_t queued_bytes(const struct nx_image *image) { return (size_t)image->page_count * NX_PAGE_BYTES; }
@@ -57,20 +58,28 @@ int nx_cache_writer_create(struct nx_cache_writer **out, struct nx_cache *cache,
   writer->cache = cache;
   pthread_mutex_init(&writer->mutex, NULL);
   pthread_cond_init(&writer->changed, NULL);
-  int status = nx_thread_start(&writer->thread, "cache-writer", run, writer, err);
-  if (status) {
-    free(writer);
-    return status;
-  }
   *out = writer;
   return 0;
+}
+
+/* Synchronization: mutex held. */
+static bool is_running(struct nx_cache_writer *writer) {
+  struct nx_error err;
+  if (writer->running) return true;
+  writer->running = !nx_thread_start(&writer->thread, "cache-writer", run, writer, &err);
+  if (!writer->running) nx_log(NX_LOG_WARN, "an image is not stored in the compile cache", "reason", err.text, NULL);
+  return writer->running;
+}
+
+static bool has_room(const struct nx_cache_writer *writer, const struct nx_image *image) {
+  return writer->count < NX_CACHE_WRITER_QUEUE && writer->bytes + queued_bytes(image) <= NX_CACHE_WRITER_BYTES;
 }
 
 void nx_cache_writer_put(struct nx_cache_writer *writer, const uint8_t source_hash[NX_HASH_BYTES],
                          struct nx_image *image) {
   if (!writer) return;
   pthread_mutex_lock(&writer->mutex);
-  if (writer->count < NX_CACHE_WRITER_QUEUE && writer->bytes + queued_bytes(image) <= NX_CACHE_WRITER_BYTES) {
+  if (has_room(writer, image) && is_running(writer)) {
     struct waiting *slot = &writer->queue[(writer->first + writer->count) % NX_CACHE_WRITER_QUEUE];
     memcpy(slot->source_hash, source_hash, NX_HASH_BYTES);
     slot->image = nx_image_hold(image);
@@ -87,7 +96,7 @@ void nx_cache_writer_destroy(struct nx_cache_writer *writer) {
   writer->stop = true;
   pthread_cond_signal(&writer->changed);
   pthread_mutex_unlock(&writer->mutex);
-  pthread_join(writer->thread, NULL);
+  if (writer->running) pthread_join(writer->thread, NULL);
   pthread_cond_destroy(&writer->changed);
   pthread_mutex_destroy(&writer->mutex);
   free(writer);

@@ -2,7 +2,7 @@
  *
  * Stores images in the compile cache behind the requests' back: a store waits for the disk, a request must not.
  * Ownership: holds the images that wait. Borrows the cache.
- * Threads:   put from any; one thread of its own writes.
+ * Threads:   put from any; one thread of its own writes, from the first put on.
  * Limits:    NX_CACHE_WRITER_QUEUE images of NX_CACHE_WRITER_BYTES in all wait; one more is not stored, which only costs a compile after a restart. */
 #ifndef NX_HANDLER_CACHE_WRITER_H
 #define NX_HANDLER_CACHE_WRITER_H

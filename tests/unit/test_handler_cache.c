@@ -11,6 +11,7 @@
 
 #include "handler/cache.h"
 #include "handler/cache_internal.h"
+#include "handler/cache_writer.h"
 
 #define CHARGE_OF_ONE_PAGE 8192u /* a page of image and the headers: two pages on a tmpfs */
 
@@ -101,6 +102,35 @@ static void what_was_stored_is_loaded(void **state) {
   assert_true(load(cache, 1, 3));
   nx_cache_close(cache);
 }
+
+/* ---- The writer */
+
+static void put(struct nx_cache_writer *writer, uint32_t seed) {
+  uint8_t hash[NX_HASH_BYTES];
+  hash_of(hash, seed);
+  struct nx_image *image = make_image(seed, 1);
+  nx_cache_writer_put(writer, hash, image);
+  nx_image_release(image);
+}
+
+static void the_writer_stores_what_it_was_given_and_is_no_thread_before(void **state) {
+  (void)state;
+  struct nx_cache *cache = open_cache(1 << 20);
+  struct nx_cache_writer *writer;
+  struct nx_error err;
+  unsigned threads = files_in("/proc/self/task");
+  assert_int_equal(nx_cache_writer_create(&writer, cache, &err), 0);
+  assert_int_equal(files_in("/proc/self/task"), threads);
+  nx_cache_writer_destroy(writer);
+  assert_int_equal(nx_cache_writer_create(&writer, cache, &err), 0);
+  for (uint32_t seed = 1; seed <= 5; seed++) put(writer, seed);
+  assert_int_equal(files_in("/proc/self/task"), threads + 1);
+  nx_cache_writer_destroy(writer);
+  for (uint32_t seed = 1; seed <= 5; seed++) assert_true(load(cache, seed, 1));
+  nx_cache_close(cache);
+}
+
+/* ---- Misses */
 
 static void another_guest_or_base_image_is_a_miss(void **state) {
   (void)state;
@@ -634,6 +664,7 @@ int main(void) {
     TEST(a_second_process_only_reads_until_the_first_is_gone),
     TEST(a_killed_process_leaves_nothing_that_loads_wrong),
     TEST(many_threads),
+    TEST(the_writer_stores_what_it_was_given_and_is_no_thread_before),
   };
   return cmocka_run_group_tests(tests, base_setup, base_teardown);
 }
