@@ -45,7 +45,7 @@ function serve() {
       }
     });
   });
-  server.listen(Number(port), "127.0.0.1", 1024);
+  server.listen(Number(port), "127.0.0.1", 1024, () => console.log("listening"));
 }
 
 if (cluster.isPrimary && Number(processes) > 1) for (let i = 0; i < Number(processes); i++) cluster.fork();

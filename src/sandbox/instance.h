@@ -12,6 +12,7 @@
 /* Set once by nx_sandbox_init, then constant. */
 struct nx_sandbox {
   enum nx_reset_method method;
+  bool boots;                    /* the template; else it is there for the table only, and has no memory */
   struct nx_image *base;
   wasm_rt_funcref_table_t table; /* read-only, shared by all instances */
   uint32_t call_area;            /* guest address of struct nx_abi_call */

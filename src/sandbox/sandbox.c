@@ -99,7 +99,10 @@ static int protect_table(const nx_wasm *wasm, struct nx_error *err) {
 }
 
 static int boot_now(nx_wasm *wasm, struct nx_error *err) {
-  int status = run_boot(wasm, err);
+  int status = nx_sandbox_thread_enter(err);
+  if (status) return status;
+  status = run_boot(wasm, err);
+  nx_sandbox_thread_leave();
   if (status) return status;
   wasm_rt_memory_t *memory = nx_wasm_memory(wasm);
   struct nx_guest_globals globals = {.stack_pointer = nx_wasm_stack_pointer(wasm)};
@@ -200,20 +203,16 @@ int nx_sandbox_init(enum nx_reset_method method, const struct nx_boot_image *boo
   if (sodium_init() < 0) return nx_error_set(err, NX_ERR_INTERNAL, "libsodium does not start");
   int status = choose_method(method, err);
   if (!status) status = nx__thread_init_signals(err);
-  if (!status) status = nx_sandbox_thread_enter(err);
   if (status) return status;
   nx_wasm *wasm = nx__wasm_reserve(err);
-  if (!wasm) {
-    nx_sandbox_thread_leave();
-    return -NX_ERR_SYSTEM;
-  }
+  if (!wasm) return -NX_ERR_SYSTEM;
+  nx__sandbox.boots = !boot;
   nx_wasm_init_module();
   nx_wasm_instantiate(wasm);
   status = boot ? unpack_boot_image(boot, err) : boot_now(wasm, err);
   if (!status) status = protect_table(wasm, err);
   if (!status) make_guest_id();
   nx__wasm_unreserve(wasm);
-  nx_sandbox_thread_leave();
   return status;
 }
 

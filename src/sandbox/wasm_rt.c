@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "sandbox/instance.h"
 #include "sandbox/thread.h"
 
 bool wasm_rt_is_initialized(void) { return true; }
@@ -31,9 +32,10 @@ void wasm_rt_trap(wasm_rt_trap_t code) {
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------- */
 
-/* The window is reserved by the instance (instance.c); the template calls this once, when the base image is made. */
+/* The window is reserved by the instance (instance.c); the template calls this once. It needs memory only to boot. */
 void wasm_rt_allocate_memory(wasm_rt_memory_t *memory, uint32_t initial_pages, uint32_t max_pages) {
   size_t bytes = (size_t)initial_pages * NX_WASM_PAGE_BYTES;
+  if (!nx__sandbox.boots) return;
   if (mprotect(memory->data, bytes, PROT_READ | PROT_WRITE)) abort(); /* start-up */
   memory->pages = initial_pages;
   memory->max_pages = max_pages;
