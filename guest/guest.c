@@ -58,7 +58,7 @@ static JSValue settle_call;             /* bootstrap: the host's answer to an ex
 static JSValue has_open_calls;          /* bootstrap: whether an extension call waits for an answer */
 static JSValue main_promise = JS_UNDEFINED; /* of an execution that waits: what it will settle with */
 static JSAtom atom_args, atom_scope, atom_then;
-static size_t image_heap_bytes;         /* engine heap in use when the image was made */
+static uint32_t image_heap_bytes;       /* engine heap in use when the image was made */
 static bool executing;                  /* false while images are made */
 
 /* $state as the host sent it, until host.state() parses it. */
@@ -377,6 +377,7 @@ static const JSMallocFunctions backing = {
 /* Room for the image's own future at the top of the heap: memory.grow is a host call, and undoing growth costs system
  * calls. Untouched pages of an image take no memory. */
 #define HEAP_HEADROOM_BYTES (512u * 1024u)
+#define GC_WORTH_BYTES (256u * 1024u)
 #define ARENA_LARGEST_BLOCK 512u
 
 static void fill_holes(void) {
@@ -395,11 +396,10 @@ static void fill_holes(void) {
   }
 }
 
+/* Collecting touches every object, and so most pages of an instance. A top level that has made little leaves little. */
 static void settle_heap(void) {
-  JS_RunGC(rt);
-  JSMemoryUsage usage;
-  JS_ComputeMemoryUsage(rt, &usage);
-  image_heap_bytes = (size_t)usage.malloc_size;
+  if (area.call.heap_bytes > image_heap_bytes + GC_WORTH_BYTES) JS_RunGC(rt);
+  image_heap_bytes = area.call.heap_bytes;
 }
 
 EXPORT("nx_boot") struct nx_abi_call *nx_boot(void) {
