@@ -33,12 +33,20 @@ static void clear_dead_stack(uint8_t *memory, const struct nx_page_list *pages, 
     memset(memory + (size_t)pages->index[i] * NX_PAGE_BYTES, 0, NX_PAGE_BYTES);
 }
 
+/* The host fills it at each entry, except for what the guest counts there. */
+static void clear_call_area(struct nx_instance *instance) {
+  struct nx_abi_call *area = nx__instance_call_area(instance);
+  uint32_t heap_bytes = area->heap_bytes;
+  memcpy(area, nx__sandbox.base->base + nx__sandbox.call_area, sizeof *area);
+  area->heap_bytes = heap_bytes;
+}
+
 int nx_instance_capture(struct nx_instance *instance, struct nx_account *account, struct nx_image **out,
                         struct nx_error *err) {
   wasm_rt_memory_t *memory = nx_wasm_memory(instance->wasm);
   struct nx_guest_globals globals = {.stack_pointer = nx_wasm_stack_pointer(instance->wasm)};
   if (!stack_is_at_rest(instance)) return nx_error_set(err, NX_ERR_INVALID, "the guest's stack is not at rest");
-  memcpy(nx__instance_call_area(instance), nx__sandbox.base->base + nx__sandbox.call_area, sizeof(struct nx_abi_call));
+  clear_call_area(instance);
   struct nx_page_list candidates = {0};
   int status = find_candidates(instance, &candidates, err);
   if (!status) {
@@ -57,14 +65,6 @@ int nx_instance_capture(struct nx_instance *instance, struct nx_account *account
 }
 
 /* ---- Suspend and restore ------------------------------------------------------------------------------------------------ */
-
-/* The host fills it at each entry, except for what the guest counts there. */
-static void clear_call_area(struct nx_instance *instance) {
-  struct nx_abi_call *area = nx__instance_call_area(instance);
-  uint32_t heap_bytes = area->heap_bytes;
-  memcpy(area, nx__sandbox.base->base + nx__sandbox.call_area, sizeof *area);
-  area->heap_bytes = heap_bytes;
-}
 
 static int encode(struct nx_instance *instance, const struct nx_page_list *pages, struct nx_buf *out,
                   struct nx_error *err) {

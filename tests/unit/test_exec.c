@@ -345,6 +345,22 @@ static void *run_waiting(void *job) {
   return NULL;
 }
 
+static uint32_t heap_of(const char *source) {
+  struct nx_job job = make_job(source);
+  run_here(&job);
+  assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+  uint32_t bytes = job.execution.memory_used_bytes;
+  nx_job_deinit(&job);
+  return bytes;
+}
+
+static void much_garbage_of_a_top_level_is_collected(void **state) {
+  (void)state;
+  uint32_t none = heap_of("export default () => 1");
+  uint32_t much = heap_of("for (let i = 0; i < 20000; i++) { const a = {}; a.itself = a }; export default () => 1");
+  assert_in_range(much, none, none + (256u << 10));
+}
+
 /* A file's source is compiled on a thread of its own; one that is known needs no permit. */
 static void files_compile_once(void **state) {
   (void)state;
@@ -567,6 +583,7 @@ int main(void) {
     cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),
     cmocka_unit_test(effects_of_a_failure_are_not_shown), cmocka_unit_test(queue_is_bounded_and_in_order),
+    cmocka_unit_test(much_garbage_of_a_top_level_is_collected),
     cmocka_unit_test(who_waits_too_long_is_told), cmocka_unit_test(files_compile_once), cmocka_unit_test(work_that_is_no_request_waits),
     cmocka_unit_test(light_ones_run_beside_spinners), cmocka_unit_test(memory_is_returned), cmocka_unit_test(without_budget_jobs_wait_and_are_refused),
     cmocka_unit_test(what_fits_later_runs_later),
