@@ -414,8 +414,9 @@ class Bench:
                     progress(f"{name}, round {i + 1}")
                     self.keep(name, self.load_with_spinners(server))
         with self.nexus() as nexus:
-            progress("spin nexus, MAX_INSTANCES auto")
-            self.keep("spin nexus auto", self.load_with_spinners(nexus))
+            for i in range(self.options.rounds):
+                progress(f"spin nexus, MAX_INSTANCES auto, round {i + 1}")
+                self.keep("spin nexus auto", self.load_with_spinners(nexus))
 
     def measure_cold_start(self):
         for i in range(COLD_STARTS + 1):
