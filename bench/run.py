@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import select
 import shutil
 import signal
 import socket
@@ -124,13 +125,13 @@ def spawn(command, env, output, stdout=None):
     return os.posix_spawn(command[0], command, env, file_actions=actions)
 
 
-def wait_for_line(fd, word):
+def wait_for_line(fd, word, deadline_s=10):
     """Until a server has said so on its standard output."""
     said = b""
     while word not in said:
-        piece = os.read(fd, 4096)
+        piece = os.read(fd, 4096) if select.select([fd], [], [], deadline_s)[0] else b""
         if not piece:
-            raise SystemExit(f"bench: a server ended before it said {word.decode()!r}: {said.decode(errors='replace')}")
+            raise SystemExit(f"bench: a server ended, or hangs, without saying {word.decode()!r}: {said.decode(errors='replace')}")
         said += piece
 
 

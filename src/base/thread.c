@@ -2,32 +2,50 @@
 #include "base/thread.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define STACK_BYTES (256u * 1024u)
 
+struct beginning {
+  void *(*run)(void *argument);
+  void *argument;
+};
+
+static void *begin(void *opaque) {
+  struct beginning beginning = *(struct beginning *)opaque;
+  free(opaque);
+  nx_thread_set_slice(NX_THREAD_SLICE_NORMAL);
+  return beginning.run(beginning.argument);
+}
+
 int nx_thread_start(pthread_t *thread, const char *name, void *(*run)(void *argument), void *argument,
                     struct nx_error *err) {
+  struct beginning *beginning = malloc(sizeof *beginning);
+  if (!beginning) return nx_error_set(err, NX_ERR_NO_MEMORY, "no memory for the thread \"%s\"", name);
+  *beginning = (struct beginning){run, argument};
   pthread_attr_t attributes;
   sigset_t all, old;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, STACK_BYTES);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &old);
-  int status = pthread_create(thread, &attributes, run, argument);
+  int status = pthread_create(thread, &attributes, begin, beginning);
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   pthread_attr_destroy(&attributes);
   if (status) {
+    free(beginning);
     errno = status;
     return nx_error_sys(err, "cannot start the thread \"%s\"", name);
   }
   pthread_setname_np(*thread, name);
   return 0;
 }
+
+#define KEEP_POLICY UINT64_C(0x08)
 
 /* sched_setattr(2). The kernel's header for it cannot be included beside glibc's <sched.h> before glibc 2.41. */
 struct sched_attributes {
@@ -41,7 +59,7 @@ struct sched_attributes {
 bool nx_thread_set_share(int tid, int nice, uint64_t slice_ns) {
   const struct sched_attributes share = {
     .size = sizeof share,
-    .policy = SCHED_OTHER,
+    .flags = KEEP_POLICY,
     .nice = nice,
     .runtime_ns = slice_ns,
   };

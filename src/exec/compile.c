@@ -58,15 +58,6 @@ void nx__compile_find(const struct nx_compiler *compiler, struct nx_job *job) {
   take(job, handler);
 }
 
-/* NULL when it is not there; asks only once. */
-static struct nx_image *find_on_disk(const struct nx_compiler *compiler, struct nx_job *job) {
-  if (job->_missed) return NULL;
-  struct nx_image *image = nx_cache_load(compiler->cache, job->_source_hash);
-  job->_missed = !image;
-  job->cache_hit = image != NULL;
-  return image;
-}
-
 /* Takes over `image`. */
 static bool keep(const struct nx_compiler *compiler, struct nx_job *job, struct nx_image *image) {
   struct nx_handler *handler = NULL;
@@ -84,12 +75,16 @@ static bool keep(const struct nx_compiler *compiler, struct nx_job *job, struct 
 }
 
 bool nx__compile_load(const struct nx_compiler *compiler, struct nx_job *job) {
-  struct nx_image *image = find_on_disk(compiler, job);
+  struct nx_image *image = nx_cache_load(compiler->cache, job->_source_hash);
+  job->_missed = !image;
+  job->cache_hit = image != NULL;
   return image && keep(compiler, job, image);
 }
 
 bool nx__compile(const struct nx_compiler *compiler, struct nx_job *job) {
-  struct nx_image *image = find_on_disk(compiler, job);
+  struct nx_image *image = job->_missed ? NULL : nx_cache_load(compiler->cache, job->_source_hash);
+  job->_missed = false;
+  job->cache_hit = image != NULL;
   if (!image) image = make_image(compiler, job);
   return image && keep(compiler, job, image);
 }

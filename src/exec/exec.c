@@ -9,8 +9,6 @@
 #include "base/clock.h"
 #include "metrics/metrics.h"
 
-/* An execution that has been inside for this long is slow: its thread is replaced at the sockets. */
-#define SLOW_AFTER_NS (NX_NS_PER_MS + NX_NS_PER_MS / 2)
 /* A memory limit that was lowered while executions run is known after so long at most. */
 #define GLANCE_NS (5 * NX_NS_PER_MS)
 
@@ -277,7 +275,7 @@ void nx_exec_flush(struct nx_exec *exec, uint64_t longest_ns) {
 static uint64_t tick(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;
   unsigned newly_slow;
-  unsigned inside = nx_sandbox_watch(now_ns, SLOW_AFTER_NS, &newly_slow);
+  unsigned inside = nx_sandbox_watch(now_ns, NX_EXECUTION_SLOW_NS, &newly_slow);
   if (newly_slow) nx__admission_note_slow(&exec->admission, (int)newly_slow);
   for (; newly_slow && exec->hooks.thread_blocked; newly_slow--) exec->hooks.thread_blocked(exec->hooks.self);
   if (inside && now_ns >= exec->next_glance_ns) {

@@ -97,7 +97,7 @@ struct nx_job {
   bool _short_of_memory;        /* had a permit, and no room in the budget */
   bool _owns_handler;
   bool _is_own;                 /* the executor made it, and frees it: nobody waits for the result */
-  bool _missed;                 /* the disk cache has been asked, in vain */
+  bool _missed;                 /* the disk cache has just been asked, in vain */
   bool _goes_on;                /* was admitted before: the queue's length does not count */
   struct nx__continuation *_continuation;
   uint8_t _source_hash[NX_HASH_BYTES];

@@ -118,13 +118,21 @@ static void judge_returned(struct nx_execution *x, const struct nx_guest_result 
   }
 }
 
+static void note_slowness(struct nx_execution *x, const struct nx_guest_result *result) {
+  x->slow_stays += result->was_slow;
+  x->long_expected |= result->was_slow;
+  x->computed_ns += result->computed_ns;
+  if (result->was_slow)
+    x->slow_ns += result->duration_ns;
+  else if (result->computed_ns >= NX_EXECUTION_SLOW_NS)
+    x->slow_ns += result->computed_ns;
+}
+
 static void judge(struct nx_execution *x, const struct nx_guest_result *result, bool reported) {
   x->duration_ns += result->duration_ns;
-  x->long_expected = false;
+  note_slowness(x, result);
   x->memory_peak_bytes = result->memory_peak_bytes;
   x->memory_used_bytes = result->heap_bytes;
-  x->slow_stays += result->was_slow;
-  x->slow_ns += result->was_slow ? result->duration_ns : result->computed_ns;
   x->refused_bytes = result->refused_bytes;
   switch (result->end) {
   case NX_GUEST_RETURNED:

@@ -38,6 +38,9 @@ struct nx_execution_error {
   uint32_t line, column; /* 0: unknown */
 };
 
+/* An execution that has been computing for so long is slow: its thread is replaced at the sockets. */
+#define NX_EXECUTION_SLOW_NS (NX_NS_PER_MS + NX_NS_PER_MS / 2)
+
 struct nx_execution {
   /* In. */
   struct nx_handler *handler; /* NULL while its source is being compiled: only the error part is then used */
@@ -47,7 +50,7 @@ struct nx_execution {
   struct nx_account *account; /* charged for the result; NULL: nobody */
   void *budget; /* for `grant` */
   bool (*grant)(void *budget, size_t bytes);
-  bool long_expected; /* of the next stay in the guest */
+  bool long_expected; /* the thread has been replaced, and stays in the guest begin with a low priority; also set by a slow one */
   char id[NX_EXECUTION_ID_BYTES + 1]; /* for log lines; may be empty */
 
   /* Out. */
@@ -66,7 +69,8 @@ struct nx_execution {
   uint32_t memory_peak_bytes; /* size of linear memory when it ended */
   bool was_denied;            /* the host refused something for lack of a capability */
   unsigned slow_stays;        /* whose threads were replaced; whoever undoes that counts down */
-  uint64_t slow_ns;           /* what stays took that were slow, or were expected to be */
+  uint64_t slow_ns;           /* what slow stays took … */
+  uint64_t computed_ns;       /* … and CPU time of those with a low priority: both since the caller set them to 0 */
   bool out_of_budget;         /* RESOURCE_LIMIT, because the container had no more memory */
   uint64_t refused_bytes;     /* of the largest refused grant of memory */
 

@@ -84,10 +84,10 @@ static void suspend(struct nx_exec *exec, struct nx_job *job, struct nx_lease *l
 }
 
 /* A handler that computed for long the last time does not wait until the watchdog finds it out: eight of them that come
- * at once would hold up all workers meanwhile. The replacement begins before this thread's priority is lowered, as it would
- * inherit that. */
+ * at once would hold up all workers meanwhile. A replacement inherits the priority of the thread that begins it: this one
+ * must not be lowered yet, and one that is for good leaves it to the watchdog. */
 static void stand_aside(struct nx_exec *exec, struct nx_execution *x) {
-  if (!nx_profile_is_long(&x->handler->profile)) return;
+  if (!nx_profile_is_long(&x->handler->profile, nx_execution_input_bytes(x)) || nx_sandbox_thread_is_spent()) return;
   nx__admission_note_slow(&exec->admission, 1);
   if (exec->hooks.thread_blocked) exec->hooks.thread_blocked(exec->hooks.self);
   x->long_expected = true;
@@ -126,12 +126,13 @@ static void execute(struct nx_exec *exec, struct nx_job *job) {
     return;
   }
   x->budget = &lease;
-  x->slow_ns = 0;
+  x->slow_ns = x->computed_ns = 0;
   if (stay(exec, job, &lease, &answers)) {
     while (x->outcome == NX_OUTCOME_SUSPENDED && has_answers(exec, job, &answers))
       nx_execution_resume(x, lease.instance, (struct nx_text){answers.data, (uint32_t)answers.len});
     nx_profile_record(&x->handler->profile, x->handler->image->memory_bytes, nx_execution_input_bytes(x),
-                      x->memory_peak_bytes, x->slow_ns);
+                      x->memory_peak_bytes, x->slow_ns, x->computed_ns);
+    x->long_expected = false;
     unblock(exec, x);
     if (x->outcome == NX_OUTCOME_SUSPENDED) suspend(exec, job, &lease);
   }

@@ -235,6 +235,8 @@ static struct nx_image *read_image(struct nx_cache *cache, const uint8_t *key, c
   struct nx_error err = {0};
   int status = nx__cache_file_decode(&image, key, cache->base, cache->account, source, &err);
   if (status == -NX_ERR_INVALID) return reject(cache, name, err.text);
+  if (status == -NX_ERR_SYSTEM && nx_log_take())
+    nx_log(NX_LOG_WARN, "compile cache file cannot be read", "file", name, "reason", err.text, NULL);
   if (status) return NULL;
   note_use(cache, key, name, fd, source.bytes);
   return image;

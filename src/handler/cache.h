@@ -31,15 +31,14 @@ struct nx_cache_opts {
   uint64_t max_bytes;     /* 0: disabled */
   struct nx_image *base;  /* borrowed; held by the cache */
   const char *guest_id;   /* borrowed for the call */
-  struct nx_account *account; /* borrowed; charged for images and for files on their way; NULL: nobody */
+  struct nx_account *account; /* borrowed; charged for images; NULL: nobody */
 };
 
 /* Trims the directory to max_bytes before anything else. NULL: disabled, and the log says why. */
 struct nx_cache *nx_cache_open(const struct nx_cache_opts *opts);
 void nx_cache_close(struct nx_cache *cache);
 
-/* The image of the source with this hash; the caller owns it. NULL: a miss. Needs memory for the file and the image
- * while it runs. */
+/* The image of the source with this hash; the caller owns it. NULL: a miss. */
 struct nx_image *nx_cache_load(struct nx_cache *cache, const uint8_t source_hash[NX_HASH_BYTES]);
 /* Stores a delta over the base image; true when it is on disk. Waits for the disk (fsync twice): not for the way of a
  * request. */

@@ -63,12 +63,11 @@ int nx_cache_writer_create(struct nx_cache_writer **out, struct nx_cache *cache,
 }
 
 /* Synchronization: mutex held. */
-static bool is_running(struct nx_cache_writer *writer) {
-  struct nx_error err;
-  if (writer->running) return true;
-  writer->running = !nx_thread_start(&writer->thread, "cache-writer", run, writer, &err);
-  if (!writer->running) nx_log(NX_LOG_WARN, "an image is not stored in the compile cache", "reason", err.text, NULL);
-  return writer->running;
+static int start(struct nx_cache_writer *writer, struct nx_error *err) {
+  if (writer->running) return 0;
+  int status = nx_thread_start(&writer->thread, "cache-writer", run, writer, err);
+  writer->running = !status;
+  return status;
 }
 
 static bool has_room(const struct nx_cache_writer *writer, const struct nx_image *image) {
@@ -77,9 +76,11 @@ static bool has_room(const struct nx_cache_writer *writer, const struct nx_image
 
 void nx_cache_writer_put(struct nx_cache_writer *writer, const uint8_t source_hash[NX_HASH_BYTES],
                          struct nx_image *image) {
+  struct nx_error err;
   if (!writer) return;
   pthread_mutex_lock(&writer->mutex);
-  if (has_room(writer, image) && is_running(writer)) {
+  int status = start(writer, &err);
+  if (!status && has_room(writer, image)) {
     struct waiting *slot = &writer->queue[(writer->first + writer->count) % NX_CACHE_WRITER_QUEUE];
     memcpy(slot->source_hash, source_hash, NX_HASH_BYTES);
     slot->image = nx_image_hold(image);
@@ -88,6 +89,8 @@ void nx_cache_writer_put(struct nx_cache_writer *writer, const uint8_t source_ha
     pthread_cond_signal(&writer->changed);
   }
   pthread_mutex_unlock(&writer->mutex);
+  if (status && nx_log_take())
+    nx_log(NX_LOG_WARN, "an image is not stored in the compile cache", "reason", err.text, NULL);
 }
 
 void nx_cache_writer_destroy(struct nx_cache_writer *writer) {

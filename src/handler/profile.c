@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "handler/profile.h"
 
-#include "base/clock.h"
-
 /* The growth of an execution that nothing is known of, and of one that is believed to be small. */
 #define UNKNOWN_PART 4u
 #define TRUSTED_BYTES (1u << 20)
@@ -18,6 +16,10 @@
 static uint32_t load(const _Atomic uint32_t *value) { return atomic_load_explicit(value, memory_order_relaxed); }
 static int score(const struct nx_profile *profile) {
   return atomic_load_explicit(&profile->score, memory_order_relaxed);
+}
+
+static bool is_long(const struct nx_profile *profile) {
+  return atomic_load_explicit(&profile->was_long, memory_order_relaxed);
 }
 
 void nx_profile_init(struct nx_profile *profile) { *profile = (struct nx_profile){.score = NX_PROFILE_TRIAL}; }
@@ -76,10 +78,11 @@ static void fade_peak(struct nx_profile *profile, uint32_t peak_bytes) {
 }
 
 void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes, uint32_t peak_bytes,
-                       uint64_t slow_ns) {
+                       uint64_t slow_ns, uint64_t computed_ns) {
   if (input_bytes > NX_PROFILE_MUCH_INPUT_BYTES) return;
   fade_peak(profile, peak_bytes);
-  atomic_store_explicit(&profile->was_long, slow_ns > SLOW_NS, memory_order_relaxed);
+  bool was_long = computed_ns >= NX_PROFILE_LONG_NS;
+  if (was_long != is_long(profile)) atomic_store_explicit(&profile->was_long, was_long, memory_order_relaxed);
   int before = score(profile), after = slow_ns ? before : before + 1;
   if (slow_ns > SLOW_NS) after = before - NX_PROFILE_SLOW_COSTS;
   if (slow_ns > VERY_SLOW_NS || peak_bytes > image_bytes + NX_PROFILE_SMALL_BYTES) after = NX_PROFILE_WORST;
@@ -88,8 +91,8 @@ void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_
   if (after != before) atomic_store_explicit(&profile->score, after, memory_order_relaxed);
 }
 
-bool nx_profile_is_long(const struct nx_profile *profile) {
-  return atomic_load_explicit(&profile->was_long, memory_order_relaxed);
+bool nx_profile_is_long(const struct nx_profile *profile, uint64_t input_bytes) {
+  return is_long(profile) && input_bytes <= NX_PROFILE_MUCH_INPUT_BYTES;
 }
 
 bool nx_profile_is_light(const struct nx_profile *profile, uint64_t input_bytes) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is remembered of a handler's executions, to say before the next one how much memory to set aside for it and
- * whether it will be short and small ("light").
+ * What is remembered of a handler's executions, to say before the next one how much memory to set aside for it, whether
+ * it will be short and small ("light"), and whether it will be long.
  *
  * Light handlers are let through when others hold everything, so the word is not given lightly. A score says it: one up
  * for each execution that is short and small, far down for each that is not. Code that came with a request begins below
@@ -21,11 +21,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
+
 #define NX_PROFILE_TRIAL (-4)
 #define NX_PROFILE_TRUSTED 8
 #define NX_PROFILE_BEST 16
 #define NX_PROFILE_WORST (-32)
 #define NX_PROFILE_SLOW_COSTS 8
+/* CPU time from which on an execution was long: the watchdog lowers its priority then, and the next one begins with that.
+ * Eight at once on two processors get no more than twice that in 200 ms. */
+#define NX_PROFILE_LONG_NS (10 * NX_NS_PER_MS)
 /* Input from which on an execution is judged by that. */
 #define NX_PROFILE_MUCH_INPUT_BYTES (32u << 10)
 /* Growth beyond the handler's image that still counts as small. */
@@ -43,12 +48,13 @@ void nx_profile_recall(struct nx_profile *profile, const uint8_t *source_hash);
 void nx_profile_remember(const struct nx_profile *profile, const uint8_t *source_hash);
 /* A registered handler is light until it shows otherwise. */
 void nx_profile_trust(struct nx_profile *profile);
-/* `slow_ns`: how long it took if it was slow, or was expected to be, else 0. `input_bytes`: JSON that the execution had to parse. One with much of it says little about those with little, and is
- * not remembered. */
+/* `slow_ns`: how long it took if it was slow, else 0; `computed_ns`: its CPU time, as far as it is known.
+ * `input_bytes`: JSON that the execution had to parse. One with much of it says little about those with little, and is
+ * not remembered. Of an execution that waits between, each lease of an instance is recorded by itself. */
 void nx_profile_record(struct nx_profile *profile, uint32_t image_bytes, uint64_t input_bytes, uint32_t peak_bytes,
-                       uint64_t slow_ns);
-/* The next execution is expected to compute for long. */
-bool nx_profile_is_long(const struct nx_profile *profile);
+                       uint64_t slow_ns, uint64_t computed_ns);
+/* The next execution is expected to compute for long, as the last one did. */
+bool nx_profile_is_long(const struct nx_profile *profile, uint64_t input_bytes);
 bool nx_profile_is_light(const struct nx_profile *profile, uint64_t input_bytes);
 
 /* Linear memory that the next execution is expected to reach. Of a handler that never ran: its image and a quarter of

@@ -129,8 +129,8 @@ const char *nx_http_reason(int status);
 
 /* Any thread: there is a ready exchange (next_ready) although no worker is about to ask for one. */
 void nx_http_server_wake(struct nx_http_server *server);
-/* Any thread, once per execution at most: the calling app knows that one worker has been inside `handle` for long
- * (that it left again): another parked thread is woken (allowed to park). */
+/* Any thread, once per call of `handle` at most: the app knows that one worker has been inside for long, or is going to
+ * be (that it left again): another parked thread is woken (allowed to park). */
 void nx_http_server_thread_blocked(struct nx_http_server *server);
 void nx_http_server_thread_unblocked(struct nx_http_server *server);
 

@@ -66,10 +66,14 @@ static bool park(struct nx_http_worker *worker) {
   return keep;
 }
 
+static bool is_spent(const struct nx_http_server *server) {
+  const struct nx_http_app *app = &server->app;
+  return app->thread_is_spent && app->thread_is_spent(app->self);
+}
+
 /* A spent worker ends, unless it is the last: those that stay make another when they need one. */
 static bool may_end(struct nx_http_server *server) {
-  const struct nx_http_app *app = &server->app;
-  if (!app->thread_is_spent || !app->thread_is_spent(app->self)) return false;
+  if (!is_spent(server)) return false;
   unsigned live = atomic_load(&server->live);
   while (live > 1)
     if (atomic_compare_exchange_weak(&server->live, &live, live - 1)) {
@@ -111,6 +115,7 @@ static bool enter(struct nx_http_server *server) {
   return false;
 }
 
+/* A spent worker leaves what is ready to others, or to itself a little later if it is the last. */
 static void serve_ready(struct nx_http_worker *worker) {
   struct nx_http_server *server = worker->server;
   const struct nx_http_app *app = &server->app;
@@ -120,6 +125,10 @@ static void serve_ready(struct nx_http_worker *worker) {
     if (worker->was_woken) nx_http_server_wake(server);
     worker->was_woken = false;
     nx__http_conn_proceed(worker, exchange);
+    if (is_spent(server)) {
+      nx_http_server_wake(server);
+      break;
+    }
   }
   worker->was_woken = false;
 }
@@ -136,11 +145,14 @@ static void *worker_main(void *argument) {
   bool keep = true;
   while (keep && !atomic_load_explicit(&server->stopping, memory_order_relaxed)) {
     serve_ready(&worker);
-    if (surplus(server))
+    if (may_end(server)) {
+      keep = false;
+    } else if (surplus(server)) {
       keep = park(&worker);
-    else
+    } else {
       nx__http_serve_once(&worker);
-    if (may_end(server)) keep = false;
+      if (may_end(server)) keep = false;
+    }
   }
   drop_spares(&worker);
   pthread_cond_destroy(&worker.unparked);

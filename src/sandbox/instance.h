@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Private to src/sandbox: what sandbox.c (base image, life of the process), instance.c and capture.c share. */
+ * Private to src/sandbox: what sandbox.c (base image, life of the process), instance.c, capture.c and wasm_rt.c share. */
 #ifndef NX_SANDBOX_INSTANCE_H
 #define NX_SANDBOX_INSTANCE_H
 

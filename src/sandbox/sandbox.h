@@ -67,7 +67,7 @@ int nx_sandbox_run_thread(size_t guest_stack_bytes, void (*run)(void *argument),
 /* A number for the calling thread that is never used again; 0 when it did not enter. */
 uint64_t nx_sandbox_thread_serial(void);
 
-/* True when an execution of the calling thread took so much CPU time that its priority was lowered, and this process may
+/* True when the calling thread's priority was lowered, for an execution that computed for long or was expected to, and this process may
  * not raise it again (setpriority(2): that takes CAP_SYS_NICE or RLIMIT_NICE). Such a thread should end, and another
  * take its place. */
 bool nx_sandbox_thread_is_spent(void);
@@ -102,7 +102,7 @@ struct nx_guest_result {
   bool budget_refused;       /* … or by the shared budget */
   uint64_t refused_bytes;    /* how much the largest refused grant was for */
   bool was_slow;             /* nx_sandbox_watch counted it */
-  uint64_t computed_ns;      /* CPU time of a call with `long_expected` */
+  uint64_t computed_ns;      /* CPU time, if its priority was lowered, else 0; without the first milliseconds when it was lowered late */
   uint32_t memory_peak_bytes;/* size of linear memory when it ended: it never shrinks within a call */
   uint32_t heap_bytes;       /* of the guest's engine when it ended; the guest's word */
   uint64_t duration_ns;
@@ -114,8 +114,8 @@ struct nx_guest_call {
   uint32_t memory_limit_bytes;  /* size of linear memory that this call may reach */
   uint32_t stack_limit_bytes;
   uint64_t age_ns;              /* of the execution when this call begins: what performance.now() shows then */
-  bool long_expected;           /* begins with the priority that nx_sandbox_watch would give it after a while; who asks for
-                                   that has replaced the thread, and it is not counted again */
+  bool long_expected;           /* begins with the priority that nx_sandbox_watch would give it after a while, and is not
+                                 * counted as slow: who asks for that has replaced the thread */
   bool frozen;                  /* clock stands at 0, randomness is a fixed sequence: an image is being made */
   void *opaque;
   /* Runs on the calling thread between guest instructions; texts lie in guest memory, checked, and live

@@ -260,6 +260,7 @@ static void restore_priority(struct nx_guest_thread *self) {
   pthread_mutex_lock(&threads_mutex);
   pthread_mutex_unlock(&threads_mutex);
   self->spent = !nx_thread_set_share(self->tid, normal_nice, NX_THREAD_SLICE_NORMAL);
+  if (self->spent) nx_thread_set_slice(NX_THREAD_SLICE_NORMAL);
 }
 
 bool nx_sandbox_thread_is_spent(void) { return self_thread && self_thread->spent; }
@@ -294,7 +295,10 @@ unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *new
 
 /* The watchdog watches the thread from here on. */
 static void begin_run(struct nx_guest_thread *self, uint64_t deadline_ns, bool lowered) {
-  if (lowered) lower(self);
+  if (lowered) {
+    lower(self);
+    self->watched_cpu_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
+  }
   self->began_ns = nx_clock_ns();
   atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
   atomic_store_explicit(&self->deadline_ns, deadline_ns, memory_order_relaxed);
@@ -302,19 +306,19 @@ static void begin_run(struct nx_guest_thread *self, uint64_t deadline_ns, bool l
                         memory_order_release);
 }
 
-/* Returns whether the watchdog had reported it as slow. */
-static bool end_run(struct nx_guest_thread *self) {
+/* Returns the flags of the run. */
+static uint64_t end_run(struct nx_guest_thread *self) {
   atomic_store_explicit(&self->deadline_ns, 0, memory_order_relaxed);
   uint64_t run = atomic_exchange_explicit(&self->run, 0, memory_order_acq_rel);
   if (run & NX_RUN_LOWERED) restore_priority(self);
-  return run & NX_RUN_SLOW;
+  return run % NX_RUN_STEP;
 }
 
 void nx_sandbox_work_begin(void) {
   if (self_thread) begin_run(self_thread, 0, false);
 }
 
-bool nx_sandbox_work_end(void) { return self_thread && end_run(self_thread); }
+bool nx_sandbox_work_end(void) { return self_thread && end_run(self_thread) & NX_RUN_SLOW; }
 
 /* ---- Entering and leaving ---------------------------------------------------------------------------------------------- */
 
@@ -327,7 +331,6 @@ static void begin(struct nx_guest_thread *self, const wasm_rt_memory_t *memory, 
   self->memory_refused = self->budget_refused = false;
   self->refused_bytes = 0;
   begin_run(self, call->deadline_ns, call->long_expected);
-  if (call->long_expected) self->began_cpu_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_rt_memory_t *memory,
@@ -349,8 +352,10 @@ struct nx_guest_result nx__thread_run(struct nx_guest_thread *self, const wasm_r
   result.memory_refused = self->memory_refused;
   result.budget_refused = self->budget_refused;
   result.refused_bytes = self->refused_bytes;
-  if (call->long_expected) result.computed_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID) - self->began_cpu_ns;
-  result.was_slow = end_run(self) && !call->long_expected;
+  uint64_t flags = end_run(self);
+  result.was_slow = flags & NX_RUN_SLOW && !call->long_expected;
+  if (flags & NX_RUN_LOWERED)
+    result.computed_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID) - self->watched_cpu_ns;
   self->memory = NULL;
   self->call = NULL;
   nx__stack_mark_check(&self->stack_mark);

@@ -47,15 +47,15 @@ struct nx_guest_thread {
   struct nx__stack_mark stack_mark;
   void *signal_stack;
 
-  /* Synchronization: atomics, shared with the watchdog. run: 0 outside, else NX_RUN_STEP × execution number, and what
-   * the watchdog did to it; the others are valid while run is not 0. */
+  /* Synchronization: atomics, shared with the watchdog. run: 0 outside, else NX_RUN_STEP × execution number, and what was
+   * done about it, by the watchdog or from the start; the others are valid while run is not 0. */
   _Atomic uint64_t run;
   _Atomic uint64_t deadline_ns;
   _Atomic uint64_t watch_began_ns;
   uint64_t executions;
   clockid_t cpu_clock;
-  uint64_t began_cpu_ns;                /* of a call that was expected to take long */
-  uint64_t watched_run, watched_cpu_ns; /* the watchdog's own notes: execution, and its CPU time before it */
+  uint64_t watched_run, watched_cpu_ns; /* execution, and the thread's CPU time before it: the watchdog's own notes, or the
+                                           thread's when it lowers itself */
   bool spent;                           /* its priority was lowered and may not be raised again */
   int tid;
   struct nx_guest_thread *next, **link; /* list of threads, under its mutex */

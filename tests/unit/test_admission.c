@@ -154,11 +154,11 @@ static void lanes_follow_profiles(void **state) {
   assert_int_equal(nx__admission_submit(&admission, &job), NX_JOB_ADMITTED);
   assert_int_equal(job._lane, NX__LANE_HEAVY);
   leave(&job);
-  nx_profile_record(&light->profile, MEMORY_BYTES, 0, MEMORY_BYTES, NX_NS_PER_S);
+  nx_profile_record(&light->profile, MEMORY_BYTES, 0, MEMORY_BYTES, NX_NS_PER_S, 0);
   SUBMIT(&job, light, ADMITTED);
   assert_int_equal(job._lane, NX__LANE_HEAVY);
   leave(&job);
-  for (int i = NX_PROFILE_WORST; i < 0; i++) nx_profile_record(&light->profile, MEMORY_BYTES, 0, MEMORY_BYTES, 0);
+  for (int i = NX_PROFILE_WORST; i < 0; i++) nx_profile_record(&light->profile, MEMORY_BYTES, 0, MEMORY_BYTES, 0, 0);
   SUBMIT(&job, light, ADMITTED);
   assert_int_equal(job._lane, NX__LANE_LIGHT);
   leave(&job);

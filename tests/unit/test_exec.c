@@ -137,6 +137,21 @@ static void a_slow_thread_is_back_after_every_stay(void **state) {
   nx_job_deinit(&job);
 }
 
+/* However often it comes back to the guest, its thread is replaced once, and then it is known that it will be. */
+static void one_that_is_slow_again_and_again_is_replaced_once(void **state) {
+  (void)state;
+  for (int run = 0; run < 2; run++) {
+    struct nx_job job = make_job("for (let i = 0; i < 5; i++) { const until = Date.now() + 100; while (Date.now() < until);"
+                                 " await $ext.time.sleep(0) } return 1");
+    int before = ever_blocked;
+    run_here(&job);
+    assert_int_equal(job.execution.outcome, NX_OUTCOME_SUCCESS);
+    assert_int_equal(ever_blocked - before, 1);
+    assert_int_equal(blocked, 0);
+    nx_job_deinit(&job);
+  }
+}
+
 /* The watchdog finds it out once. Then its thread is replaced before it begins, until it was quick again. */
 static void one_that_was_long_stands_aside(void **state) {
   (void)state;
@@ -144,7 +159,7 @@ static void one_that_was_long_stands_aside(void **state) {
     const char *ms;
     int blocked;
     bool by_watchdog;
-  } runs[] = {{"200", 1, true}, {"200", 1, false}, {"0", 1, false}, {"0", 0, false}};
+  } runs[] = {{"1000", 1, true}, {"1000", 1, false}, {"0", 1, false}, {"0", 0, false}};
   int nice = getpriority(PRIO_PROCESS, 0);
   for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
     struct nx_job job = make_job("const until = Date.now() + $args; while (Date.now() < until); return 1");
@@ -579,6 +594,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(outcomes),
     cmocka_unit_test(a_slow_thread_is_back_after_every_stay),
+    cmocka_unit_test(one_that_is_slow_again_and_again_is_replaced_once),
     cmocka_unit_test(one_that_was_long_stands_aside),
     cmocka_unit_test(deadlines), cmocka_unit_test(equal_source_compiles_once),
     cmocka_unit_test(callers_limits_do_not_enter_images), cmocka_unit_test(output_is_bounded_as_it_is_sent),

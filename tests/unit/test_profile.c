@@ -33,9 +33,9 @@ static struct nx_profile trusted(void) {
 }
 
 static bool is_light(const struct nx_profile *profile) { return nx_profile_is_light(profile, 0); }
-static void good(struct nx_profile *profile) { nx_profile_record(profile, IMAGE, 10, IMAGE, 0); }
-static void slow(struct nx_profile *profile, uint64_t ns) { nx_profile_record(profile, IMAGE, 10, IMAGE, ns); }
-static void grown(struct nx_profile *profile, uint32_t by) { nx_profile_record(profile, IMAGE, 10, IMAGE + by, 0); }
+static void good(struct nx_profile *profile) { nx_profile_record(profile, IMAGE, 10, IMAGE, 0, 0); }
+static void slow(struct nx_profile *profile, uint64_t ns) { nx_profile_record(profile, IMAGE, 10, IMAGE, ns, 0); }
+static void grown(struct nx_profile *profile, uint32_t by) { nx_profile_record(profile, IMAGE, 10, IMAGE + by, 0, 0); }
 
 /* Good executions that it takes to be light. */
 static int good_until_light(struct nx_profile *profile) {
@@ -113,20 +113,23 @@ static void a_little_slow_says_nothing(void **state) {
   struct nx_profile profile = fresh();
   for (int i = 0; i < 100; i++) slow(&profile, 10 * NX_NS_PER_MS);
   assert_int_equal(profile.score, NX_PROFILE_TRIAL);
-  nx_profile_record(&profile, IMAGE, 10, IMAGE + NX_PROFILE_SMALL_BYTES + 1, 2 * NX_NS_PER_MS);
+  nx_profile_record(&profile, IMAGE, 10, IMAGE + NX_PROFILE_SMALL_BYTES + 1, 2 * NX_NS_PER_MS, 0);
   assert_int_equal(profile.score, NX_PROFILE_WORST);
 }
 
 static void one_that_was_long_is_expected_to_be_so_again(void **state) {
   (void)state;
   struct nx_profile profile = trusted();
-  assert_false(nx_profile_is_long(&profile));
-  slow(&profile, SLOW);
-  assert_true(nx_profile_is_long(&profile));
-  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES + 1, IMAGE, 0); /* says nothing */
-  assert_true(nx_profile_is_long(&profile));
-  slow(&profile, SLOW - 1);
-  assert_false(nx_profile_is_long(&profile));
+  assert_false(nx_profile_is_long(&profile, 0));
+  nx_profile_record(&profile, IMAGE, 10, IMAGE, VERY_SLOW, NX_PROFILE_LONG_NS - 1); /* others computed meanwhile */
+  assert_false(nx_profile_is_long(&profile, 0));
+  nx_profile_record(&profile, IMAGE, 10, IMAGE, VERY_SLOW, NX_PROFILE_LONG_NS);
+  assert_true(nx_profile_is_long(&profile, NX_PROFILE_MUCH_INPUT_BYTES));
+  assert_false(nx_profile_is_long(&profile, NX_PROFILE_MUCH_INPUT_BYTES + 1));
+  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES + 1, IMAGE, 0, 0); /* says nothing */
+  assert_true(nx_profile_is_long(&profile, 0));
+  nx_profile_record(&profile, IMAGE, 10, IMAGE, SLOW, NX_PROFILE_LONG_NS - 1);
+  assert_false(nx_profile_is_long(&profile, 0));
 }
 
 static void much_input_is_judged_by_itself(void **state) {
@@ -134,10 +137,10 @@ static void much_input_is_judged_by_itself(void **state) {
   struct nx_profile profile = trusted();
   assert_true(nx_profile_is_light(&profile, NX_PROFILE_MUCH_INPUT_BYTES));
   assert_false(nx_profile_is_light(&profile, NX_PROFILE_MUCH_INPUT_BYTES + 1));
-  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES + 1, 30 * MIB, VERY_SLOW);
+  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES + 1, 30 * MIB, VERY_SLOW, VERY_SLOW);
   assert_int_equal(profile.score, NX_PROFILE_TRUSTED);
   assert_int_equal(profile.peak_bytes, 0);
-  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES, 30 * MIB, 0);
+  nx_profile_record(&profile, IMAGE, NX_PROFILE_MUCH_INPUT_BYTES, 30 * MIB, 0, 0);
   assert_int_equal(profile.score, NX_PROFILE_WORST);
   assert_int_equal(profile.peak_bytes, 30 * MIB);
 }
@@ -171,7 +174,7 @@ static void the_known_get_their_peak_which_fades(void **state) {
 static void a_peak_below_the_image_is_of_another(void **state) {
   (void)state;
   struct nx_profile profile = fresh();
-  nx_profile_record(&profile, MIB, 0, MIB, 0);
+  nx_profile_record(&profile, MIB, 0, MIB, 0, 0);
   assert_int_equal(expected(&profile), IMAGE + 30 * MIB / 4);
 }
 
@@ -260,7 +263,7 @@ static bool is_within_bounds(const struct nx_profile *profile, unsigned *seed) {
 static void random_record(struct nx_profile *profile, unsigned *seed) {
   uint32_t image = (uint32_t)rand_r(seed) % (8 * MIB);
   uint64_t slow_ns = rand_r(seed) % 3 ? 0 : (uint64_t)rand_r(seed) % (200 * NX_NS_PER_MS);
-  nx_profile_record(profile, image, (uint64_t)rand_r(seed) % (64 * KIB), image + (uint32_t)rand_r(seed) % (8 * MIB), slow_ns);
+  nx_profile_record(profile, image, (uint64_t)rand_r(seed) % (64 * KIB), image + (uint32_t)rand_r(seed) % (8 * MIB), slow_ns, slow_ns / 2);
 }
 
 static void any_history_stays_within_bounds(void **state) {
