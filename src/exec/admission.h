@@ -35,7 +35,7 @@ struct nx__admission {
   pthread_cond_t permit_free; /* for nx__admission_wait */
   /* Synchronization: `mutex` guards changes of what is below; the atomics may be read without it. */
   _Atomic unsigned running, queue_depth;
-  int slow;          /* running ones that the watchdog has called slow, or that were expected to be; −1 while it has yet to be told of an end */
+  int slow;          /* running ones that are slow, or expected to be; −1 while an end has been told of before its begin */
   unsigned waiting;  /* threads in nx__admission_wait */
   bool waits_for_memory; /* so did the last of them that tried */
   unsigned streak;   /* light ones begun while a heavy one waited */

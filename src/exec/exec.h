@@ -103,10 +103,11 @@ struct nx_job {
   uint8_t _source_hash[NX_HASH_BYTES];
 };
 
-/* What must reach the threads above. Called on the watchdog's thread; blocked also, and unblocked only, on the executing one. */
+/* What must reach the threads above. Called on the watchdog's thread; thread_blocked also, and thread_unblocked only, on
+ * the executing one. */
 struct nx_exec_hooks {
   void *self;
-  void (*thread_blocked)(void *self);   /* one execution has become slow, or is going to be: its thread is gone for long … */
+  void (*thread_blocked)(void *self);   /* an execution is slow, or going to be: its thread is gone for long … */
   void (*thread_unblocked)(void *self); /* … and is back */
   void (*wake)(void *self);             /* nx_exec_next has something, and no thread may be about to ask */
   void (*quiet)(void *self);            /* nothing was executed for idle_trim_ms, each time */
@@ -151,8 +152,8 @@ enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job);
 enum nx_reclaim nx_exec_reclaim_instances(void *self, uint64_t want_bytes, uint64_t deadline_ns, uint64_t *freed_bytes);
 /* Waits for a permit as long as it takes, then runs: for work that is not a request. */
 enum nx_job_state nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job);
-/* The same for a COMPILE job, on a thread of its own, whose stack ends in a guard: what nests too deeply runs into it. A source that has been
- * compiled before needs neither. The job is DONE unless no thread could be had. */
+/* The same for a COMPILE job, on a thread of its own, whose stack ends in a guard: what nests too deeply runs into it.
+ * A source that has been compiled before needs neither. The job is DONE unless no thread could be had. */
 int nx_exec_compile(struct nx_exec *exec, struct nx_job *job, struct nx_error *err);
 /* The process is shutting down: executions that wait for longer than `longest_ns` go to the store, if that outlives the
  * process, and else are refused; their callers are told. */

@@ -50,7 +50,7 @@ struct nx_execution {
   struct nx_account *account; /* charged for the result; NULL: nobody */
   void *budget; /* for `grant` */
   bool (*grant)(void *budget, size_t bytes);
-  bool long_expected; /* the thread has been replaced, and stays in the guest begin with a low priority; also set by a slow one */
+  bool long_expected; /* its thread has been replaced: stays in the guest begin with a low priority; set by a slow one, too */
   char id[NX_EXECUTION_ID_BYTES + 1]; /* for log lines; may be empty */
 
   /* Out. */

@@ -94,8 +94,8 @@ struct nx_image_source {
 };
 
 /* A delta as bytes and back, for the compile cache. Decoding treats the bytes as hostile: every count and offset is
- * checked, the hash is recomputed, the parent must be the one the delta was made over. They are read to where they stay, without a
- * copy between. Errors: NX_ERR_INVALID, NX_ERR_NO_MEMORY, or what reading them ended with. */
+ * checked, the hash is recomputed, the parent must be the one the delta was made over. They are read to where they
+ * stay, without a copy between. Errors: NX_ERR_INVALID, NX_ERR_NO_MEMORY, or what reading them ended with. */
 void nx_image_encode(const struct nx_image *image, struct nx_buf *out);
 int nx_image_decode(struct nx_image **out, struct nx_image *parent, struct nx_account *account,
                     struct nx_image_source source, struct nx_error *err);

@@ -67,9 +67,9 @@ int nx_sandbox_run_thread(size_t guest_stack_bytes, void (*run)(void *argument),
 /* A number for the calling thread that is never used again; 0 when it did not enter. */
 uint64_t nx_sandbox_thread_serial(void);
 
-/* True when the calling thread's priority was lowered, for an execution that computed for long or was expected to, and this process may
- * not raise it again (setpriority(2): that takes CAP_SYS_NICE or RLIMIT_NICE). Such a thread should end, and another
- * take its place. */
+/* True when the calling thread's priority was lowered, for an execution that computed for long or was expected to, and
+ * this process may not raise it again (setpriority(2): that takes CAP_SYS_NICE or RLIMIT_NICE). Such a thread should
+ * end, and another take its place. */
 bool nx_sandbox_thread_is_spent(void);
 
 /* Called by the watchdog thread, every millisecond or so while anything runs: ends executions that are overdue, and
@@ -102,7 +102,7 @@ struct nx_guest_result {
   bool budget_refused;       /* … or by the shared budget */
   uint64_t refused_bytes;    /* how much the largest refused grant was for */
   bool was_slow;             /* nx_sandbox_watch counted it */
-  uint64_t computed_ns;      /* CPU time, if its priority was lowered, else 0; without the first milliseconds when it was lowered late */
+  uint64_t computed_ns;      /* CPU time if its priority was lowered, without what went before the watchdog looked; else 0 */
   uint32_t memory_peak_bytes;/* size of linear memory when it ended: it never shrinks within a call */
   uint32_t heap_bytes;       /* of the guest's engine when it ended; the guest's word */
   uint64_t duration_ns;
