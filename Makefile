@@ -6,12 +6,14 @@
 #   make test    unit tests and tests of the server over HTTP
 #   make check   make test, and the slow parts: sanitizers, types, API fuzzing, web globals, the siege
 #   make bench   figures of this machine, beside a plain Node server
-#   make build   build/nexus
+#   make build   build/nexus, nothing else
 #   make image   the container image of deploy/docker
 #   make docs    re-make what is generated: pages of docs/, the rules for the Prometheus operator, the dashboard
 
 BUILD ?= build
 PORT ?= 3000
+TARGETS ?= nexus
+test bench docs: TARGETS = all
 CACHE := $(or $(NEXUS_BUILD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nexus-build)
 VENV := $(CACHE)/venv
 export NEXUS_BUILD_CACHE := $(CACHE)
