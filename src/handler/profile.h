@@ -29,7 +29,7 @@
 #define NX_PROFILE_WORST (-32)
 #define NX_PROFILE_SLOW_COSTS 8
 /* CPU time from which on an execution was long: the watchdog lowers its priority then, and the next one begins with that.
- * Eight at once on two processors get no more than twice that in 200 ms. */
+ * 30 ms gave nothing beside eight handlers of 200 ms (docs/architecture.md). */
 #define NX_PROFILE_LONG_NS (10 * NX_NS_PER_MS)
 /* Input from which on an execution is judged by that. */
 #define NX_PROFILE_MUCH_INPUT_BYTES (32u << 10)

@@ -164,8 +164,9 @@ int nx_sandbox_thread_enter(struct nx_error *err) {
   }
   nx__stack_mark_set(&self->stack_mark, self->stack_low);
   self->tid = (int)syscall(SYS_gettid);
-  nx_thread_set_slice(NX_THREAD_SLICE_NORMAL); /* not that of the thread that began this one */
-  self->spent = getpriority(PRIO_PROCESS, 0) > normal_nice; /* inherited from a spent one */
+  int nice = getpriority(PRIO_PROCESS, 0);
+  nx_thread_set_share(0, nice, NX_THREAD_SLICE_NORMAL); /* not the slice of the thread that began this one */
+  self->spent = nice > normal_nice;                     /* inherited from a spent one */
   pthread_getcpuclockid(pthread_self(), &self->cpu_clock);
   pthread_mutex_lock(&threads_mutex);
   self->serial = ++last_serial;
@@ -256,6 +257,15 @@ static void lower_priority(struct nx_guest_thread *thread, uint64_t run) {
     lower(thread);
 }
 
+/* From the start of a run. The watchdog may still be making its notes on the run before. */
+static void lower_self(struct nx_guest_thread *self) {
+  uint64_t cpu_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
+  pthread_mutex_lock(&threads_mutex);
+  self->watched_cpu_ns = cpu_ns;
+  pthread_mutex_unlock(&threads_mutex);
+  lower(self);
+}
+
 static void restore_priority(struct nx_guest_thread *self) {
   pthread_mutex_lock(&threads_mutex);
   pthread_mutex_unlock(&threads_mutex);
@@ -295,10 +305,7 @@ unsigned nx_sandbox_watch(uint64_t now_ns, uint64_t slow_after_ns, unsigned *new
 
 /* The watchdog watches the thread from here on. */
 static void begin_run(struct nx_guest_thread *self, uint64_t deadline_ns, bool lowered) {
-  if (lowered) {
-    lower(self);
-    self->watched_cpu_ns = nx_clock_read_ns(CLOCK_THREAD_CPUTIME_ID);
-  }
+  if (lowered) lower_self(self);
   self->began_ns = nx_clock_ns();
   atomic_store_explicit(&self->watch_began_ns, self->began_ns, memory_order_relaxed);
   atomic_store_explicit(&self->deadline_ns, deadline_ns, memory_order_relaxed);

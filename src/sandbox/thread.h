@@ -54,8 +54,9 @@ struct nx_guest_thread {
   _Atomic uint64_t watch_began_ns;
   uint64_t executions;
   clockid_t cpu_clock;
-  uint64_t watched_run, watched_cpu_ns; /* execution, and the thread's CPU time before it: the watchdog's own notes, or the
-                                           thread's when it lowers itself */
+  /* Synchronization: the mutex of the list. The watchdog's notes: execution, and the thread's CPU time before it, which a
+   * thread that lowers itself notes by itself. */
+  uint64_t watched_run, watched_cpu_ns;
   bool spent;                           /* its priority was lowered and may not be raised again */
   int tid;
   struct nx_guest_thread *next, **link; /* list of threads, under its mutex */
