@@ -334,9 +334,14 @@ static void wait_for_signal(struct serve *serve) {
   while (sigtimedwait(&serve->signals, NULL, &pause) <= 0) nx_governor_look(serve->app.governor, nx_clock_ns());
 }
 
-static bool idle(struct serve *serve) {
+static struct nx_exec_stats exec_stats(struct serve *serve) {
   struct nx_exec_stats stats;
   nx_exec_read_stats(serve->app.exec, &stats);
+  return stats;
+}
+
+static bool idle(struct serve *serve) {
+  struct nx_exec_stats stats = exec_stats(serve);
   return !stats.active && !stats.queue_depth && !stats.waiting;
 }
 
@@ -354,7 +359,8 @@ static bool is_over(struct serve *serve, uint64_t *deadline_ns) {
 
 /* First new work is refused while old work ends (sockets stay open: readiness must be seen to be false), then the
  * listener closes and replies are flushed. Executions that wait go to the store: at once those that would wait for longer than
- * the grace, the others when a quarter of it is left. A second signal, or the end of the grace, cuts it short. */
+ * the grace, the others when a quarter of it is left. What was compiled goes to the disk cache, whose disk may be slow. A
+ * second signal, or the end of the grace, cuts it short. */
 static void drain(struct serve *serve) {
   nx_log(NX_LOG_INFO, "shutting down", NULL);
   serve->app.draining = true;
@@ -367,14 +373,15 @@ static void drain(struct serve *serve) {
   while (!idle(serve) && !is_over(serve, &deadline_ns)) sleep_ms(5);
   nx_http_server_drain(serve->app.server);
   while (!nx_http_server_drained(serve->app.server) && !is_over(serve, &deadline_ns)) sleep_ms(5);
+  while (exec_stats(serve).storing && !is_over(serve, &deadline_ns)) sleep_ms(5);
   nx_log(NX_LOG_INFO, idle(serve) ? "stopped" : "stopped with executions cut", NULL);
 }
 
-/* Executions that outlive the grace are inside a guest, or wait for those that are: there is nothing left to wait for, and
- * the end of the process takes them. */
+/* Executions that outlive the grace are inside a guest, or wait for those that are; images, for a disk that may take as long
+ * as it likes. There is nothing left to wait for, and the end of the process takes them. */
 static void stop(struct serve *serve) {
   nx_exec_retire(serve->app.exec); /* timers and responses of suspended executions may still come */
-  if (!idle(serve)) _exit(NX_EXIT_OK);
+  if (!idle(serve) || exec_stats(serve).storing) _exit(NX_EXIT_OK);
   nx_directory_destroy(serve->directory);
   if (serve->admin) nx_http_server_destroy(serve->admin);
   nx_http_server_destroy(serve->app.server);

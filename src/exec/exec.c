@@ -323,5 +323,6 @@ void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out) {
     .queue_depth = exec->admission.queue_depth,
     .queue_max = exec->admission.queue_max,
     .waiting = exec->waits.parked + exec->waits.retried + exec->keeper.busy + exec->ready_count,
+    .storing = nx_cache_writer_pending(exec->compiler.writer),
   };
 }

@@ -172,6 +172,7 @@ struct nx_exec_stats {
   unsigned queue_depth; /* work that is no request and waits included */
   unsigned queue_max;
   unsigned waiting;     /* jobs in state WAITING: their callers are still there */
+  unsigned storing;     /* images on their way to the disk cache */
 };
 void nx_exec_read_stats(struct nx_exec *exec, struct nx_exec_stats *out);
 

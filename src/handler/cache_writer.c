@@ -21,7 +21,7 @@ struct nx_cache_writer {
   struct waiting queue[NX_CACHE_WRITER_QUEUE];
   unsigned first, count;
   size_t bytes; /* of the images in the queue */
-  bool running, stop;
+  bool running, storing, stop; /* storing: an image that is in the queue no more */
 };
 
 static size_t queued_bytes(const struct nx_image *image) { return (size_t)image->page_count * NX_PAGE_BYTES; }
@@ -29,12 +29,14 @@ static size_t queued_bytes(const struct nx_image *image) { return (size_t)image-
 /* Waits for the next image; false when there is none and there will be none. */
 static bool take(struct nx_cache_writer *writer, struct waiting *out) {
   pthread_mutex_lock(&writer->mutex);
+  writer->storing = false;
   while (!writer->count && !writer->stop) pthread_cond_wait(&writer->changed, &writer->mutex);
   bool any = writer->count > 0;
   if (any) {
     *out = writer->queue[writer->first];
     writer->first = (writer->first + 1) % NX_CACHE_WRITER_QUEUE;
     writer->count--;
+    writer->storing = true;
     writer->bytes -= queued_bytes(out->image);
   }
   pthread_mutex_unlock(&writer->mutex);
@@ -91,6 +93,14 @@ void nx_cache_writer_put(struct nx_cache_writer *writer, const uint8_t source_ha
   pthread_mutex_unlock(&writer->mutex);
   if (status && nx_log_take())
     nx_log(NX_LOG_WARN, "an image is not stored in the compile cache", "reason", err.text, NULL);
+}
+
+unsigned nx_cache_writer_pending(struct nx_cache_writer *writer) {
+  if (!writer) return 0;
+  pthread_mutex_lock(&writer->mutex);
+  unsigned pending = writer->count + writer->storing;
+  pthread_mutex_unlock(&writer->mutex);
+  return pending;
 }
 
 void nx_cache_writer_destroy(struct nx_cache_writer *writer) {

@@ -3,11 +3,12 @@
 import http.client
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 
-from conftest import SLOWNESS, Background, in_threads, wait_until
+from conftest import SANITIZED, SLOWNESS, Background, in_threads, wait_until
 
 SPIN = "const end = Date.now() + $args; while (Date.now() < end); return 'done'"
 
@@ -153,6 +154,34 @@ def test_no_grace(start):
     server = start({"SHUTDOWN_GRACE_MS": 0})
     server.signal(signal.SIGTERM)
     assert server.wait_end(5) == 0
+
+
+SLOW_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+int fsync(int fd) {
+  sleep(1);
+  return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+"""
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers want to be the first library that is loaded")
+def test_a_slow_disk_under_the_cache_does_not_hold_it_up(start, tmp_path):
+    """Nor does it lose anything but time at the next start."""
+    library, cache = tmp_path / "slow_disk.so", tmp_path / "cache"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=SLOW_DISK, text=True, check=True)
+    server = start({"SHUTDOWN_GRACE_MS": 3000, "CACHE_DIR": cache}, prefix=("env", f"LD_PRELOAD={library}"))
+    for i in range(50):
+        assert server.value(f"return {i}") == i
+    begin = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.wait_end(30) == 0
+    assert time.monotonic() - begin < 10 * SLOWNESS
+    assert 0 < len(list(cache.glob("*.nxi"))) < 50
+    again = start({"CACHE_DIR": cache})
+    assert [again.value(f"return {i}") for i in range(50)] == list(range(50))
 
 
 def test_half_sent_requests_do_not_hold_it_up(start):

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -141,8 +142,11 @@ static void the_writer_stores_what_it_was_given_and_is_no_thread_before(void **s
   assert_int_equal(nx_cache_writer_create(&writer, cache, &err), 0);
   for (uint32_t seed = 1; seed <= 5; seed++) put(writer, seed);
   assert_int_equal(writers(), 1);
+  while (nx_cache_writer_pending(writer)) sched_yield();
+  assert_int_equal(stats_of(cache).files, 5);
+  for (uint32_t seed = 6; seed <= 10; seed++) put(writer, seed);
   nx_cache_writer_destroy(writer);
-  for (uint32_t seed = 1; seed <= 5; seed++) assert_true(load(cache, seed, 1));
+  for (uint32_t seed = 1; seed <= 10; seed++) assert_true(load(cache, seed, 1));
   nx_cache_close(cache);
 }
 
