@@ -156,6 +156,7 @@ enum nx_job_state nx__admission_submit(struct nx__admission *a, struct nx_job *j
   }
   enum nx_job_state state = job->state; /* a queued job may be another thread's from here on */
   pthread_mutex_unlock(&a->mutex);
+  a->watch(a->self);
   return state;
 }
 
@@ -245,6 +246,7 @@ void nx__admission_wait(struct nx__admission *a, struct nx_job *job) {
   a->waiting--;
   a->queue_depth--;
   pthread_mutex_unlock(&a->mutex);
+  a->watch(a->self);
 }
 
 void nx__admission_leave(struct nx__admission *a, struct nx_job *job) {

@@ -30,6 +30,8 @@ struct nx__admission {
   struct nx_governor *governor;
   struct nx_ledger *ledger;
   struct nx_pool *pool;
+  void *self;
+  void (*watch)(void *self); /* a job has begun or waits, however it came here: somebody must keep its time */
   unsigned queue_max; /* the configured one, and half of the connections at most */
   pthread_mutex_t mutex;
   pthread_cond_t permit_free; /* for nx__admission_wait */

@@ -19,7 +19,7 @@ static void housekeeping(void *self, uint64_t now_ns);
 
 static void fire(void *self, struct nx__wake *wake);
 static void answer(void *self, const struct nx_buf *name, const struct nx__incoming *in);
-static void look_sooner(void *self);
+static void watch(void *self);
 static void ready(void *self, struct nx_job *job);
 
 static int create_waiting(struct nx_exec *exec, const struct nx_exec_options *options, struct nx_error *err) {
@@ -30,7 +30,7 @@ static int create_waiting(struct nx_exec *exec, const struct nx_exec_options *op
   exec->waits.self = exec;
   exec->waits.fire = fire;
   exec->waits.answer = answer;
-  exec->waits.sooner = look_sooner;
+  exec->waits.sooner = watch;
   exec->keeper.config = options->config;
   exec->keeper.suspensions = options->suspensions;
   exec->keeper.compiler = &exec->compiler;
@@ -53,6 +53,8 @@ int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, 
   unsigned instances = options->config->max_instances + NX_EXEC_LOANS_MAX;
   int status = nx_pool_create(&exec->pool, instances, lease_bytes, options->governor, err);
   nx__admission_init(&exec->admission, options, exec->pool);
+  exec->admission.self = exec;
+  exec->admission.watch = watch;
   exec->compiler = (struct nx_compiler){
     .pool = exec->pool,
     .registry = options->registry,
@@ -157,9 +159,7 @@ enum nx_job_state nx_exec_submit(struct nx_exec *exec, struct nx_job *job) {
   if (begins_with_keeper(job)) return begin(exec, job);
   if (!job->execution.handler) find(exec, job);
   if (!job->execution.handler && job->entry) return nx__keeper_fetch(&exec->keeper, job);
-  enum nx_job_state state = nx__admission_submit(&exec->admission, job);
-  nx_watchdog_kick(exec->watchdog);
-  return state;
+  return nx__admission_submit(&exec->admission, job);
 }
 
 /* A resumed one that was sent away gives its lease back first, so that nothing has happened. */
@@ -198,8 +198,6 @@ struct nx_job *nx_exec_next(struct nx_exec *exec) {
 unsigned nx_exec_retry_after_s(struct nx_exec *exec) { return nx__admission_retry_after_s(&exec->admission); }
 
 /* ---- Waiting ---------------------------------------------------------------------------------------------------------- */
-
-static void look_sooner(void *self) { nx_watchdog_kick(((struct nx_exec *)self)->watchdog); }
 
 /* A job that waited can go on, on whatever thread asks next. */
 static void ready(void *self, struct nx_job *job) {
@@ -241,10 +239,7 @@ static enum nx_job_state next_step(struct nx_exec *exec, struct nx_job *job) {
 /* What it waited for has come; or there is no time left to wait. */
 static void go_on(struct nx_exec *exec, struct nx_job *job) {
   job->_goes_on = true;
-  if (nx_job_is_elsewhere(next_step(exec, job)))
-    nx_watchdog_kick(exec->watchdog);
-  else
-    ready(exec, job);
+  if (!nx_job_is_elsewhere(next_step(exec, job))) ready(exec, job);
 }
 
 static void fire(void *self, struct nx__wake *wake) {
@@ -271,6 +266,8 @@ void nx_exec_flush(struct nx_exec *exec, uint64_t longest_ns) {
 }
 
 /* ---- The watchdog's part ----------------------------------------------------------------------------------------------- */
+
+static void watch(void *self) { nx_watchdog_kick(((struct nx_exec *)self)->watchdog); }
 
 static uint64_t tick(void *self, uint64_t now_ns) {
   struct nx_exec *exec = self;

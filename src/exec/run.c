@@ -232,7 +232,6 @@ enum nx_job_state nx_exec_run(struct nx_exec *exec, struct nx_job *job) {
 enum nx_job_state nx_exec_run_waiting(struct nx_exec *exec, struct nx_job *job) {
   if (!job->execution.handler) nx__compile_find(&exec->compiler, job);
   nx__admission_wait(&exec->admission, job);
-  nx_watchdog_kick(exec->watchdog);
   return nx_exec_run(exec, job);
 }
 

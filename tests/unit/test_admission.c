@@ -26,6 +26,12 @@ static struct nx_governor *governor;
 static struct nx_pool *pool;
 static struct nx__admission admission;
 static struct nx_handler *light, *heavy;
+static _Atomic unsigned watched;
+
+static void count_watch(void *self) {
+  (void)self;
+  watched++;
+}
 
 static void begin(unsigned max_instances, unsigned queue_max, uint64_t budget_bytes) {
   struct nx_error err;
@@ -41,6 +47,8 @@ static void begin(unsigned max_instances, unsigned queue_max, uint64_t budget_by
   assert_int_equal(nx_pool_create(&pool, max_instances + NX_EXEC_LOANS_MAX, LEASE_BYTES, governor, &err), 0);
   const struct nx_exec_options options = {.config = &config, .ledger = &ledger, .governor = governor};
   nx__admission_init(&admission, &options, pool);
+  admission.watch = count_watch;
+  watched = 0;
   light = make_handler("light");
   heavy = make_handler("heavy");
   nx_profile_trust(&light->profile);
@@ -92,6 +100,7 @@ static void light_goes_first(void **state) {
   SUBMIT(&small[0], light, QUEUED);
   SUBMIT(&large[1], heavy, QUEUED);
   SUBMIT(&small[1], light, QUEUED);
+  assert_int_equal(watched, 5);
   assert_null(next());
   struct nx_job *expected[] = {&small[0], &small[1], &large[0], &large[1]}, *running = &first;
   for (int i = 0; i < 4; i++) {
@@ -602,8 +611,10 @@ static void who_waits_goes_before_the_heavy_lane(void **state) {
   EVENTUALLY(threads_waiting() == 1);
   SUBMIT(&large, heavy, QUEUED);
   assert_null(next());
+  assert_int_equal(watched, 2);
   leave(&running);
   pthread_join(thread, NULL);
+  assert_int_equal(watched, 3);
   assert_ptr_equal(next(), &large);
   leave(&large);
   end();
