@@ -383,10 +383,11 @@ static void stop(struct serve *serve) {
   nx_exec_retire(serve->app.exec); /* timers and responses of suspended executions may still come */
   if (!idle(serve) || exec_stats(serve).storing) _exit(NX_EXIT_OK);
   nx_directory_destroy(serve->directory);
+  nx_net_destroy(serve->net);
+  nx_exec_stop(serve->app.exec); /* its thread, like that of net, may still be about to tell the server of a job that is over */
   if (serve->admin) nx_http_server_destroy(serve->admin);
   nx_http_server_destroy(serve->app.server);
   nx_access_destroy(serve->app.access);
-  nx_net_destroy(serve->net);
   nx_exec_destroy(serve->app.exec);
   nx_shared_destroy(serve->app.shared);
   nx_suspensions_destroy(serve->app.suspensions);

@@ -81,6 +81,8 @@ int nx_exec_start(struct nx_exec *exec, const struct nx_exec_hooks *hooks, struc
 
 void nx_exec_retire(struct nx_exec *exec) { nx__keeper_retire(&exec->keeper); }
 
+void nx_exec_stop(struct nx_exec *exec) { nx_watchdog_stop(exec->watchdog); }
+
 void nx_exec_destroy(struct nx_exec *exec) {
   if (!exec) return;
   nx_exec_retire(exec);

@@ -133,8 +133,10 @@ struct nx_exec_options {
 int nx_exec_create(struct nx_exec **out, const struct nx_exec_options *options, struct nx_error *err);
 /* Once, before the first submit: from here on deadlines are kept. */
 int nx_exec_start(struct nx_exec *exec, const struct nx_exec_hooks *hooks, struct nx_error *err);
-/* From here on no execution in the store goes on by itself: with no job left, no hook is called any more. */
+/* From here on no execution in the store goes on by itself. */
 void nx_exec_retire(struct nx_exec *exec);
+/* Retired, with no job left, and `net` destroyed: from here on no hook is called any more, and no deadline kept. */
+void nx_exec_stop(struct nx_exec *exec);
 /* No job is under way. */
 void nx_exec_destroy(struct nx_exec *exec);
 

@@ -83,10 +83,13 @@ void nx_watchdog_kick(struct nx_watchdog *watchdog) {
   syscall(SYS_futex, &watchdog->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-void nx_watchdog_destroy(struct nx_watchdog *watchdog) {
-  if (!watchdog) return;
-  atomic_store(&watchdog->stop, true);
+void nx_watchdog_stop(struct nx_watchdog *watchdog) {
+  if (!watchdog || atomic_exchange(&watchdog->stop, true)) return;
   nx_watchdog_kick(watchdog);
   pthread_join(watchdog->thread, NULL);
+}
+
+void nx_watchdog_destroy(struct nx_watchdog *watchdog) {
+  nx_watchdog_stop(watchdog);
   free(watchdog);
 }

@@ -22,6 +22,8 @@ struct nx_watchdog_work {
 };
 
 int nx_watchdog_create(struct nx_watchdog **out, const struct nx_watchdog_work *work, struct nx_error *err);
+/* Its thread ends; a kick does nothing from here on. By one thread; twice does no harm, nor does NULL. */
+void nx_watchdog_stop(struct nx_watchdog *watchdog);
 void nx_watchdog_destroy(struct nx_watchdog *watchdog);
 /* Something has begun. Any thread; a system call only when the watchdog sleeps. */
 void nx_watchdog_kick(struct nx_watchdog *watchdog);
