@@ -369,8 +369,10 @@ static void drain(struct serve *serve) {
   nx_exec_flush(serve->app.exec, grace_ns - grace_ns / 4);
   while (!idle(serve) && !is_over(serve, &flush_ns)) sleep_ms(5);
   if (!flush_ns) deadline_ns = 0;
-  nx_exec_flush(serve->app.exec, 0);
-  while (!idle(serve) && !is_over(serve, &deadline_ns)) sleep_ms(5);
+  while (!idle(serve) && !is_over(serve, &deadline_ns)) {
+    nx_exec_flush(serve->app.exec, 0); /* every time: what computed may wait now */
+    sleep_ms(5);
+  }
   nx_http_server_drain(serve->app.server);
   while (!nx_http_server_drained(serve->app.server) && !is_over(serve, &deadline_ns)) sleep_ms(5);
   while (exec_stats(serve).storing && !is_over(serve, &deadline_ns)) sleep_ms(5);

@@ -146,7 +146,7 @@ def test_a_resume_may_wait_for_timers(suspending):
 
 def test_it_ticks_while_it_waits_for_the_caller(suspending):
     story = Story(suspending, "let n = 0; const t = setInterval(() => n++, 10); const v = await $ext.x.a(); clearInterval(t); return [v, n]")
-    other = Story(suspending, "await Promise.race([$ext.x.a(), $ext.time.sleep(300)])")
+    other = Story(suspending, "await Promise.race([$ext.x.a(), $ext.time.sleep(1500)])")
     other.wait_final()
     value, ticks = story.answer("v").value
     assert value == "v" and ticks >= 3
@@ -188,9 +188,9 @@ def test_two_hundred_sleepers(start):
 
 
 def test_client_that_leaves_while_its_handler_sleeps(suspending):
-    clients = [socket.create_connection(("127.0.0.1", suspending.port)) for _ in range(20)]
+    clients = [suspending.connect_socket() for _ in range(20)]
     for client in clients:
-        text = body("await $ext.time.sleep(500); return 'unseen'").encode()
+        text = body(f"await $ext.time.sleep({int(1500 * SLOWNESS)}); return 'unseen'").encode()
         client.sendall(b"POST /v1/execute HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
     wait_until(lambda: suspending.health()["instances"]["suspended"] == 20, what="the sleepers")
     for client in clients[::2]:
@@ -214,9 +214,9 @@ def sleeping(server, ms, results):
 
 def test_drain_with_sleepers(start):
     """Short sleeps end; those that cannot end inside the grace are refused, because nothing in this store outlives the process."""
-    server = start({"SUSPEND_TTL_MS": LONG_MS, "SHUTDOWN_GRACE_MS": 5000})
+    server = start({"SUSPEND_TTL_MS": LONG_MS, "SHUTDOWN_GRACE_MS": int(5000 * SLOWNESS)})
     short, long = [], []
-    with sleeping(server, 1000, short), sleeping(server, LONG_MS, long):
+    with sleeping(server, int(1500 * SLOWNESS), short), sleeping(server, LONG_MS, long):
         wait_until(lambda: server.health()["instances"]["suspended"] == 2, what="the sleepers")
         server.signal(signal.SIGTERM)
     assert server.wait_end() == 0
@@ -234,12 +234,29 @@ def test_drain_with_suspended_executions(start):
     assert server.wait_end(8) == 0
 
 
+def durable(tmp_path, grace_ms):
+    return {"SUSPEND_STORE": f"file:{tmp_path}/store", "SUSPEND_KEY": "ab" * 32, "SUSPEND_TTL_MS": LONG_MS,
+            "TIMEOUT_MS": int(20000 * SLOWNESS), "SHUTDOWN_GRACE_MS": int(grace_ms * SLOWNESS)}
+
+
+def test_what_begins_to_sleep_late_in_a_drain_is_kept_too(start, tmp_path):
+    """When three quarters of the grace have passed, what sleeps goes to the store; what computes may sleep after that."""
+    server = start(durable(tmp_path, 6000))
+    results = []
+    late = f"const end = Date.now() + {int(5200 * SLOWNESS)}; while (Date.now() < end); await $ext.time.sleep({LONG_MS})"
+    with Background(lambda: request_in_background(server, "/v1/execute", body(late), results)):
+        wait_until(lambda: server.health()["instances"]["active"] == 1, what="the execution")
+        server.signal(signal.SIGTERM)
+    assert server.wait_end() == 0
+    assert results[0][0] == 200 and json.loads(results[0][1])["status"] == "suspended", results
+
+
 def test_drain_with_a_durable_store(start, tmp_path):
     """A sleeper that cannot end goes to the store; another process takes it up."""
-    settings = {"SUSPEND_STORE": f"file:{tmp_path}/store", "SUSPEND_KEY": "ab" * 32, "SUSPEND_TTL_MS": LONG_MS, "SHUTDOWN_GRACE_MS": 2000}
+    settings = durable(tmp_path, 5000)
     server = start(settings)
     results = []
-    with sleeping(server, 6000, results):
+    with sleeping(server, int(6500 * SLOWNESS), results):
         wait_until(lambda: server.health()["instances"]["suspended"] == 1, what="the sleeper")
         server.signal(signal.SIGTERM)
     assert server.wait_end() == 0
