@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -121,6 +122,7 @@ class Server:
         self.log_path = self.directory / "log"
         self._local = threading.local()
         self._connections = []
+        self._opened = []
         self._log = open(self.log_path, "ab")
         self._log_begin = self._log.tell()
         self.process = subprocess.Popen([*prefix, NEXUS, "serve", *args], env=environment(self.settings), stdin=subprocess.DEVNULL,
@@ -223,7 +225,17 @@ class Server:
     # ---- Requests -----------------------------------------------------------------------------------------------------
 
     def connect(self, timeout=60):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOWNESS)
+        self._opened.append(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOWNESS))
+        return self._opened[-1]
+
+    def connect_socket(self, timeout=60):
+        self._opened.append(socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS))
+        return self._opened[-1]
+
+    def close_opened(self):
+        """What tests opened by themselves: a failed one has not closed it, and its connections would fail the check of descriptors."""
+        while self._opened:
+            self._opened.pop().close()
 
     def disconnect(self):
         while self._connections:
@@ -232,7 +244,7 @@ class Server:
     def request(self, method, path, body=None, headers=None):
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = self.connect()
+            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * SLOWNESS)
         self._connections.append(connection)
         if body is not None and not isinstance(body, (bytes, str)):
             body = json.dumps(body)
@@ -311,6 +323,7 @@ class Server:
 
     def settle(self, before):
         """At rest, no descriptor more than before."""
+        self.close_opened()
         assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log()[-3000:]}"
         try:
             wait_until(self.is_at_rest, 15, "an idle server")

@@ -115,6 +115,7 @@ def suspending(module_server):
     before = module_server.fds()
     yield module_server
     assert module_server.process.poll() is None, module_server.log()[-3000:]
+    module_server.close_opened()
     wait_until(lambda: is_at_rest(module_server), 15, "an idle server")
     module_server.disconnect()
     wait_until(lambda: len(module_server.fds()) <= len(before), 15, "the close of descriptors")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from conftest import Background, in_threads, wait_until
+from conftest import SLOWNESS, Background, in_threads, wait_until
 
 SETTINGS = {"MAX_INSTANCES": 4}
 
@@ -194,8 +194,8 @@ def test_replacement_is_atomic(server):
 
 
 def test_delete_while_it_runs(server):
-    server.install("slow", "const end = Date.now() + 300; while (Date.now() < end); return 'finished'")
-    with Background(lambda: server.run("slow")) as running:
+    server.install("slow", "const end = Date.now() + $args; while (Date.now() < end); return 'finished'")
+    with Background(lambda: server.run("slow", 300 * SLOWNESS)) as running:
         wait_until(lambda: server.health()["instances"]["active"] == 1, what="the execution")
         assert server.delete("/v1/handlers/slow").status == 204
         server.run("slow").problem(404, "HANDLER_NOT_FOUND")

@@ -118,7 +118,7 @@ def test_config_map(start, tmp_path):
     publish_volume(mount, {"a.js": "return 'a1'", "b.js": "return 'b1'"})
     server = start({"HANDLERS_DIR": mount})
     assert names(server) == ["a", "b"]
-    publish_volume(mount, {"a.js": "return 'a2'", "c.js": "return 'c2'", "a.grants.json": '{"timeoutMs": 50}'})
+    publish_volume(mount, {"a.js": "return 'a2'", "c.js": "return 'c2'", "a.grants.json": '{"timeoutMs": 5000}'})
     wait_until(lambda: names(server) == ["a", "c"] and server.value(handler="a") == "a2", what="the new map")
     wait_until(lambda: server.get("/v1/handlers/a/grants").status == 200, what="the grants")
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import Background, wait_until
+from conftest import SLOWNESS, Background, wait_until
 
 LAYERS = {"process", "instances", "handlers", "suspended", "cache", "http", "kernel"}
 
@@ -51,7 +51,8 @@ def test_health_fields(server):
 
 
 def test_health_while_something_runs(server):
-    with Background(lambda: server.post({"code": "const a = new Uint8Array(8 << 20).fill(1); const e = Date.now() + 700; while (Date.now() < e);"})):
+    with Background(lambda: server.post({"args": 700 * SLOWNESS,
+        "code": "const a = new Uint8Array(8 << 20).fill(1); const e = Date.now() + $args; while (Date.now() < e);"})):
         wait_until(lambda: server.health()["instances"]["active"] == 1, what="an active instance")
         wait_until(lambda: server.health()["memory"]["totalMemoryBytes"] > 8 << 20, what="the memory of the instance")
         health = server.health()

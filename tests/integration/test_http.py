@@ -17,7 +17,7 @@ LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
 
 
 def open_socket(server, timeout=20):
-    client = socket.create_connection(("127.0.0.1", server.port), timeout * SLOWNESS)
+    client = server.connect_socket(timeout)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 

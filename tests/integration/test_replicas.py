@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import handover
-from conftest import Background, in_threads, wait_until
+from conftest import SLOWNESS, Background, in_threads, wait_until
 from store_support import (KEY, MANY_CALLS, NAP, ONE_CALL, ORDER, RIGHTS, answer, any_store, finish_order,  # noqa: F401
                              look_up, resume, sealed_store, shared_store, suspend)
 
@@ -18,7 +18,7 @@ SPIN = "const end = Date.now() + $args; while (Date.now() < end);"
 PATIENCE = "const paid = $ext.pay.charge(1); await $ext.time.sleep($args); return 'gave up'"
 
 # One that a killed server was just going on with is free in Redis when its lease ends: after these two and ten seconds.
-SHORT_LEASES = {"QUEUE_TIMEOUT_MS": 100, "TIMEOUT_MS": 500}
+SHORT_LEASES = {"QUEUE_TIMEOUT_MS": 100, "TIMEOUT_MS": int(500 * SLOWNESS)}
 
 
 def pair(start, settings):
@@ -169,6 +169,11 @@ def test_timers_fire_once(start, shared_store):
 # ---- SIGTERM ----------------------------------------------------------------------------------------------------------
 
 
+# Naps are longer than three quarters of the grace, for which they would be waited for.
+GRACE = {"SHUTDOWN_GRACE_MS": int(5000 * SLOWNESS)}
+NAP_MS = int(6000 * SLOWNESS)
+
+
 def sleepers(server, count, nap_ms):
     """Background requests that wait for their results."""
     def client(i):
@@ -196,8 +201,8 @@ def drained(server, count, nap_ms):
 
 
 def test_sleepers_go_to_another_server(start, shared_store):
-    first, second = pair(start, {**shared_store, "SHUTDOWN_GRACE_MS": 2000})
-    for status, body in drained(first, 8, 4000):
+    first, second = pair(start, {**shared_store, **GRACE})
+    for status, body in drained(first, 8, NAP_MS):
         result = json.loads(body)
         assert status == 200 and result["status"] == "suspended", body
         name = result["suspension"]["suspensionId"]
@@ -212,8 +217,8 @@ def test_sleepers_of_a_store_that_ends_too(start):
 
 def test_sleepers_that_travel_sealed(start, sealed_store):
     """Their callers get them to wait on elsewhere."""
-    first, second = pair(start, {**sealed_store, "SHUTDOWN_GRACE_MS": 2000})
-    for status, body in drained(first, 2, 4000):
+    first, second = pair(start, {**sealed_store, **GRACE})
+    for status, body in drained(first, 2, NAP_MS):
         assert status == 200, body
         token = json.loads(body)["suspension"]["suspensionId"]
         # Whoever has it asks again when it may go on.

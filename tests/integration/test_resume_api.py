@@ -2,11 +2,13 @@
 """/v1/resume: requests, replies, refusals; who wins when several come at once; what the figures say."""
 import datetime
 import json
+import os
+import pathlib
 import time
 
 import pytest
 
-from conftest import Background, in_threads, wait_until
+from conftest import SLOWNESS, Background, in_threads, wait_until
 from suspend_support import ALL, EXTENSIONS, TTL_MS, UNKNOWN_ID, Story, module_server, resume, success, suspending  # noqa: F401
 from test_health_metrics import get, samples
 
@@ -186,7 +188,7 @@ def test_cancelled(suspending, story):
 
 
 def test_expired(start):
-    server = start({"SUSPEND_TTL_MS": 300})
+    server = start({"SUSPEND_TTL_MS": int(600 * SLOWNESS)})
     waiting, finished = Story(server, TWO_CALLS), Story(server, "return await $ext.x.a()")
     finished.answer(5)
     wait_until(lambda: waiting.look().status != 200 and finished.look().status != 200, what="the expiry")
@@ -268,9 +270,26 @@ def test_cancel_and_answer_at_once(suspending):
             after.problem(410, "GONE")
 
 
+def asleep(server):
+    """Does the watchdog's thread wait for a futex? It does when nothing has run for some time, and then must be woken."""
+    watchdog, = (task for task in pathlib.Path(f"/proc/{server.pid}/task").iterdir() if (task / "comm").read_text() == "watchdog\n")
+    return "futex" in (watchdog / "wchan").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees where a thread waits")
+def test_deadlines_hold_when_the_first_thing_after_a_pause_is_a_resume(suspending):
+    durations = []
+    for _ in range(4):
+        story = Story(suspending, "await $ext.x.a(); for (;;);", timeoutMs=200)
+        wait_until(lambda: asleep(suspending), what="the watchdog's sleep")
+        story.answer().error("TIMEOUT")
+        durations.append(story.result["metrics"]["durationUs"] / 1000)
+    assert all(duration < 200 + 150 * SLOWNESS for duration in durations), durations
+
+
 def test_a_long_resume_holds_the_others_up_no_longer_than_it_takes(suspending):
     """While one request resumes an execution the next one waits for it, and then gets its own answer."""
-    story = Story(suspending, "const [a, b] = [$ext.x.a(), $ext.x.b()]; await a; const end = Date.now() + 300; while (Date.now() < end); return await b")
+    story = Story(suspending, "const [a, b] = [$ext.x.a(), $ext.x.b()]; await a; const end = Date.now() + $args; while (Date.now() < end); return await b", args=300 * SLOWNESS)
     with Background(lambda: resume(suspending, story.id, success(1, 1))) as first:
         wait_until(lambda: suspending.health()["instances"]["active"] == 1, what="the first resume")
         assert story.look().status == 200, "looking does not wait"

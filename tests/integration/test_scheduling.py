@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Admission, the queue, deadlines, and that busy handlers delay nothing else."""
+import json
 import os
 import pathlib
 import shutil
@@ -50,7 +51,8 @@ def test_queue_then_refusal(server):
             assert problem["layer"] == "pool" and "queue is full" in problem["detail"]
             assert problem["limitBytes"] == 2 * (32 << 20) and problem["usedBytes"] <= problem["limitBytes"] and problem["requestedBytes"] > 0
             assert int(refused.headers["Retry-After"]) >= 1
-            assert server.health()["status"] == "degraded" and server.health()["reasons"] == ["the queue is full"]
+            health = server.health()
+            assert health["status"] == "degraded" and health["reasons"] == ["the queue is full"]
             for reply in waiting.result():
                 assert "waited too long" in reply.problem(503, "OVERLOADED")["detail"]
                 assert int(reply.headers["Retry-After"]) >= 1
@@ -77,7 +79,7 @@ def test_queued_requests_run_in_order_of_arrival(start):
 def test_the_queue_leaves_connections_for_probes(start):
     """Whoever waits holds a connection: half of them at most, whatever QUEUE_MAX says."""
     server = start({"MAX_INSTANCES": 1, "QUEUE_MAX": 100, "MAX_CONNECTIONS": 16})
-    with Background(lambda: in_threads(12, lambda i: spin(server, 300).status)) as busy:
+    with Background(lambda: in_threads(12, lambda i: spin(server, 600).status)) as busy:
         wait_until(lambda: server.health()["reasons"] == ["the queue is full"], what="a full queue")
         assert server.get("/livez").status == 200
         assert set(busy.result()) <= {200, 503} and busy.result().count(503) >= 3
@@ -135,7 +137,7 @@ def test_time_in_the_queue_does_not_count(start):
 def test_clients_that_go_away_free_their_instance(server):
     connections = [server.connect() for _ in range(2)]
     for connection in connections:
-        connection.request("POST", "/v1/execute", '{"code": "for (;;);", "timeoutMs": 500}')
+        connection.request("POST", "/v1/execute", json.dumps({"code": "for (;;);", "timeoutMs": int(1000 * SLOWNESS)}))
     active(server, 2)
     for connection in connections:
         connection.close()

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from conftest import Background, in_threads, wait_until
+from conftest import SLOWNESS, Background, in_threads, wait_until
 from store_forgery import HEADER, forge, items
 from store_support import (KEY, MANY_CALLS, NAP, ONE_CALL, ORDER, OTHER_KEY, RIGHTS, answer, any_store,  # noqa: F401
                              durable_store, file_store, finish_order, look_up, resume, sealed_store, shared_store,
@@ -111,10 +111,10 @@ def test_expired(start, any_store):
 
 def test_expired_while_it_runs(start, any_store):
     """Who resumes in time gets the result."""
-    server = start({**any_store, "SUSPEND_TTL_MS": 1000})
+    server = start({**any_store, "SUSPEND_TTL_MS": int(1500 * SLOWNESS)})
     name = suspend(server, "const end = await $ext.pay.charge(Date.now()); while (Date.now() < end); return 'done'")
     began = name["args"][0]
-    assert resume(server, name["suspensionId"], began + 1500)["returnValue"] == "done"
+    assert resume(server, name["suspensionId"], began + 2000 * SLOWNESS)["returnValue"] == "done"
 
 
 # ---- A restart --------------------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_forged_headers(start, file_store):
 
 
 def test_expiry_cannot_be_forged(start, file_store):
-    server = start({**file_store, "SUSPEND_TTL_MS": 500})
+    server = start({**file_store, "SUSPEND_TTL_MS": int(1000 * SLOWNESS)})
     name = suspend(server, ONE_CALL)["suspensionId"]
     forge(items(file_store) / name, expires=1 << 42)
     wait_until(lambda: answer(server, name, {"success": True}).status == 410, what="the expiry that is sealed")
@@ -454,7 +454,7 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_full_disk(start, tiny_disk):
+def test_full_disk(tiny_disk, start):
     server = start({"SUSPEND_STORE": f"file:{tiny_disk / 'store'}", "SUSPEND_KEY": KEY})
     kept = []
     while True:

@@ -187,7 +187,7 @@ def test_once(start):
     assert "\x1b" not in run.stdout and all(line.isprintable() for line in run.stdout.splitlines())
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert run.stdout.startswith("nexus ") and f"http://127.0.0.1:{server.port}" in run.stdout
-    assert re.search(r"^healthy   governor .*rates of the last 0\.[5-9] s$", run.stdout, re.M)
+    assert re.search(r"^healthy   governor .*rates of the last \d+\.\d s$", run.stdout, re.M)
     assert "limit 1.00 GiB" in run.stdout
     for layer in server.health()["memory"]["layers"]:
         assert re.search(rf"^{layer} +\[.*\] +[\d.]+ .?i?B ", run.stdout, re.M), layer
@@ -303,9 +303,7 @@ def test_live(start, terminal):
     assert top.keys_changed() and b"\x1b[32m" in top.raw
     assert top.raw.startswith(ENTER) and LEAVE not in top.raw
     top.wait_for("rates of the last 0.2 s")
-    for _ in range(5):
-        server.run("fine")
-    top.wait_for("\nfine ")
+    wait_until(lambda: server.run("fine") and "\nfine " in top.text(), what="the handler's row")
     lines = top.screen()
     assert len(lines) == 24 and lines[0].startswith("nexus ") and lines[2].startswith("MEMORY") and lines[18].startswith("HANDLERS")
     top.press(b"xQ\x1b[A\x1bOQ ")  # nothing of this is a wish to leave
@@ -442,7 +440,7 @@ def test_terminal_that_takes_nothing(server, terminal):
 def test_terminal_that_goes_away(server, terminal):
     top = terminal(url(server), "--interval=100")
     top.wait_for("INSTANCES")
-    os.close(top.slave)
-    os.close(top.master)
+    with open(os.devnull, "rb") as nothing:
+        for end in (top.slave, top.master):
+            os.dup2(nothing.fileno(), end)  # which closes it
     assert top.process.wait(10 * SLOWNESS) in (0, 1)
-    top.master, top.slave = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY)

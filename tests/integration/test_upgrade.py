@@ -52,7 +52,7 @@ def test_each_release_resumes_its_own(start, tmp_path, other_release):
     resume(old, suspended[1], success(1)).problem(410, "GONE")
 
 
-TIMER = {"code": "return await Promise.race([$ext.x.ask(), $ext.time.sleep(300).then(() => 'woken')])", "capabilities": ALL,
+TIMER = {"code": "return await Promise.race([$ext.x.ask(), $ext.time.sleep(2000).then(() => 'woken')])", "capabilities": ALL,
          "extensions": EXTENSIONS}
 
 
