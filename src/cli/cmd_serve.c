@@ -100,8 +100,10 @@ static int apply_file(void *opaque, const char *name, const char *source, size_t
 static void remove_file(void *opaque, const char *name) {
   struct serve *serve = opaque;
   struct nx_condition from_file = {.origin = NX_ORIGIN_FILE};
-  nx_registry_remove(serve->app.registry, name, &from_file, NULL);
-  if (serve->app.shared) nx_shared_uncover(serve->app.shared);
+  if (serve->app.shared)
+    nx_shared_remove_file(serve->app.shared, name);
+  else
+    nx_registry_remove(serve->app.registry, name, &from_file, NULL);
 }
 
 static int open_directory(struct serve *serve, struct nx_error *err) {

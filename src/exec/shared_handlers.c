@@ -258,8 +258,21 @@ static void forget_version(struct nx_shared *shared) {
   pthread_mutex_unlock(&shared->mutex);
 }
 
-void nx_shared_uncover(struct nx_shared *shared) {
-  forget_version(shared);
+/* The one takes the other's place, so that no request finds neither. */
+static void uncover(struct nx_shared *shared, const char *name) {
+  const struct nx_condition is_file = {.origin = NX_ORIGIN_FILE};
+  struct nx_error err;
+  struct nx_entry *file = nx_registry_get(shared->registry, name, strlen(name));
+  if (file && file->origin == NX_ORIGIN_FILE && read_handler(shared, name, file, &err))
+    nx_registry_remove(shared->registry, name, &is_file, NULL);
+  nx_entry_release(file);
+}
+
+void nx_shared_remove_file(struct nx_shared *shared, const char *name) {
+  pthread_mutex_lock(&shared->mutex);
+  uncover(shared, name);
+  shared->version = 0; /* what is hidden is another thing now; and if the store could not be read it must be */
+  pthread_mutex_unlock(&shared->mutex);
   nx_shared_sync(shared, NULL); /* a failure is logged, and the next request tries again */
 }
 

@@ -34,8 +34,8 @@ bool nx_shared_is_stale(struct nx_shared *shared);
 bool nx_shared_is_complete(const struct nx_shared *shared);
 /* Brings the registry up to date. Waits for the store. */
 int nx_shared_sync(struct nx_shared *shared, struct nx_error *err);
-/* A file hides a handler of the store no more. Waits for the store. */
-void nx_shared_uncover(struct nx_shared *shared);
+/* The file of that name is gone: its handler goes, and one of the store that it hid takes its place. Waits for the store. */
+void nx_shared_remove_file(struct nx_shared *shared, const char *name);
 
 /* A change of one name. */
 struct nx_shared_change {

@@ -362,9 +362,38 @@ static void a_file_hides_until_it_goes(void **state) {
   nx_entry_release(entry);
   put(&a, "h", "return 'again'");
   sync_up(&b);
-  assert_int_equal(nx_registry_remove(b.registry, "h", NULL, NULL), 0);
-  nx_shared_uncover(b.shared);
+  nx_shared_remove_file(b.shared, "h");
   assert_has(&b, "h", "return 'again'", 0);
+  put_file("other", "return 'file'");
+  nx_shared_remove_file(b.shared, "other");
+  assert_null(nx_registry_get(b.registry, "other", 5));
+}
+
+static void *look_for_it(void *stop) {
+  uintptr_t absent = 0;
+  while (!atomic_load((_Atomic bool *)stop)) {
+    struct nx_entry *entry = nx_registry_get(b.registry, "h", 1);
+    absent += !entry;
+    nx_entry_release(entry);
+  }
+  return (void *)absent;
+}
+
+static void a_file_that_goes_leaves_no_gap(void **state) {
+  (void)state;
+  _Atomic bool stop = false;
+  pthread_t thread;
+  void *absent;
+  put(&a, "h", "return 'store'");
+  sync_up(&b);
+  assert_int_equal(pthread_create(&thread, NULL, look_for_it, &stop), 0);
+  for (int i = 0; i < 300; i++) {
+    put_file("h", "return 'file'");
+    nx_shared_remove_file(b.shared, "h");
+  }
+  stop = true;
+  pthread_join(thread, &absent);
+  assert_int_equal((uintptr_t)absent, 0);
 }
 
 int main(void) {
@@ -383,6 +412,7 @@ int main(void) {
     TEST(conditions_are_about_the_store),
     TEST(many_threads),
     TEST(a_file_hides_until_it_goes),
+    TEST(a_file_that_goes_leaves_no_gap),
   };
   return cmocka_run_group_tests(tests, base_setup, base_teardown);
 }
