@@ -221,12 +221,18 @@ static int read_file(void *fd, void *to, size_t bytes, struct nx_error *err) {
   return 0;
 }
 
+/* It may be whole: it stays. */
+static struct nx_image *leave(const char *name, const char *why) {
+  if (nx_log_take()) nx_log(NX_LOG_WARN, "compile cache file cannot be read", "file", name, "reason", why, NULL);
+  return NULL;
+}
+
 static struct nx_image *read_image(struct nx_cache *cache, const uint8_t *key, const char *name) {
   NX_FD_AUTO fd = openat(cache->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT) return note_absence(cache, key, name);
-  if (fd < 0) return errno == ELOOP ? reject(cache, name, "a symbolic link") : NULL;
+  if (fd < 0 && errno == ELOOP) return reject(cache, name, "a symbolic link");
   struct stat st;
-  if (fstat(fd, &st)) return NULL;
+  if (fd < 0 || fstat(fd, &st)) return leave(name, strerrordesc_np(errno));
   const char *fault = nx__cache_stat_fault(&st);
   if (!fault && (uint64_t)st.st_size > cache->max_bytes) fault = "larger than the whole cache may be";
   if (fault) return reject(cache, name, fault);
@@ -235,8 +241,7 @@ static struct nx_image *read_image(struct nx_cache *cache, const uint8_t *key, c
   struct nx_error err = {0};
   int status = nx__cache_file_decode(&image, key, cache->base, cache->account, source, &err);
   if (status == -NX_ERR_INVALID) return reject(cache, name, err.text);
-  if (status == -NX_ERR_SYSTEM && nx_log_take())
-    nx_log(NX_LOG_WARN, "compile cache file cannot be read", "file", name, "reason", err.text, NULL);
+  if (status == -NX_ERR_SYSTEM) return leave(name, err.text);
   if (status) return NULL;
   note_use(cache, key, name, fd, source.bytes);
   return image;

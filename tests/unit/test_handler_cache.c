@@ -407,6 +407,25 @@ static void foreign_files_take_from_the_bound(void **state) {
   nx_cache_close(cache);
 }
 
+/* ---- Files that cannot be read now */
+
+static void without_a_descriptor_it_is_a_miss_and_logged(void **state) {
+  (void)state;
+  struct nx_cache *cache = cache_with_one_file();
+  struct rlimit old, none;
+  getrlimit(RLIMIT_NOFILE, &old);
+  none = old;
+  none.rlim_cur = 3; /* the standard ones */
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+  bool loaded = load(cache, 1, 1);
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+  assert_false(loaded);
+  assert_int_equal(logged("cannot be read"), 1);
+  assert_int_equal(stats_of(cache).rejected, 0);
+  assert_true(load(cache, 1, 1));
+  nx_cache_close(cache);
+}
+
 /* ---- Stores that fail */
 
 static void a_full_disk_is_harmless_and_logged_once(void **state) {
@@ -675,6 +694,7 @@ int main(void) {
     TEST(the_order_of_use_survives_a_restart),
     TEST(the_least_recently_used_make_room),
     TEST(foreign_files_take_from_the_bound),
+    TEST(without_a_descriptor_it_is_a_miss_and_logged),
     TEST(a_full_disk_is_harmless_and_logged_once),
     TEST(it_is_created_private),
     TEST(what_is_no_directory_disables),
