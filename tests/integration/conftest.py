@@ -224,8 +224,11 @@ class Server:
 
     # ---- Requests -----------------------------------------------------------------------------------------------------
 
+    def _connection(self, timeout=60):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOWNESS)
+
     def connect(self, timeout=60):
-        self._opened.append(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOWNESS))
+        self._opened.append(self._connection(timeout))
         return self._opened[-1]
 
     def connect_socket(self, timeout=60):
@@ -244,7 +247,7 @@ class Server:
     def request(self, method, path, body=None, headers=None):
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * SLOWNESS)
+            connection = self._local.connection = self._connection()
         self._connections.append(connection)
         if body is not None and not isinstance(body, (bytes, str)):
             body = json.dumps(body)

@@ -190,11 +190,10 @@ def attack(server):
     server.value(good, args="warm")
 
     def run(source, **fields):
-        fields = {"timeoutMs": TIMEOUT_MS, "capabilities": ALL, **fields}
         begin = time.monotonic()
-        result = server.execute(source, **fields)
+        result = server.execute(source, **{"timeoutMs": TIMEOUT_MS, "capabilities": ALL, **fields})
         seconds = time.monotonic() - begin
-        assert seconds < fields["timeoutMs"] / 1000 + SLACK_S * SLOWNESS, f"{seconds:.1f} s"
+        assert seconds < (TIMEOUT_MS / 1000 * 2 + SLACK_S) * SLOWNESS, f"{seconds:.1f} s"
         assert server.value(good, args="after") == [42, '{"a":[1,2]}', "after"]
         assert server.rss() < RSS_MAX
         return result
@@ -222,7 +221,7 @@ def test_top_level(attack, name):
 @pytest.mark.parametrize("name", RECURSION)
 def test_recursion(attack, name):
     source, code = RECURSION[name]
-    result = attack(source, timeoutMs=AMPLE_MS)
+    result = attack(source, timeoutMs=int(1500 * SLOWNESS))
     if code:
         ends(result, code)
     elif result["status"] == "error":

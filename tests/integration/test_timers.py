@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from conftest import SLOWNESS, Background, in_threads, wait_until
+from store_support import file_store  # noqa: F401
 from suspend_support import ALL, EXTENSIONS, TTL_MS, Story, module_server, request_in_background, success, suspending  # noqa: F401
 from test_health_metrics import get, samples
 
@@ -234,14 +235,9 @@ def test_drain_with_suspended_executions(start):
     assert server.wait_end(8) == 0
 
 
-def durable(tmp_path, grace_ms):
-    return {"SUSPEND_STORE": f"file:{tmp_path}/store", "SUSPEND_KEY": "ab" * 32, "SUSPEND_TTL_MS": LONG_MS,
-            "TIMEOUT_MS": int(20000 * SLOWNESS), "SHUTDOWN_GRACE_MS": int(grace_ms * SLOWNESS)}
-
-
-def test_what_begins_to_sleep_late_in_a_drain_is_kept_too(start, tmp_path):
+def test_what_begins_to_sleep_late_in_a_drain_is_kept_too(start, file_store):
     """When three quarters of the grace have passed, what sleeps goes to the store; what computes may sleep after that."""
-    server = start(durable(tmp_path, 6000))
+    server = start({**file_store, "SUSPEND_TTL_MS": LONG_MS, "TIMEOUT_MS": int(20000 * SLOWNESS), "SHUTDOWN_GRACE_MS": int(6000 * SLOWNESS)})
     results = []
     late = f"const end = Date.now() + {int(5200 * SLOWNESS)}; while (Date.now() < end); await $ext.time.sleep({LONG_MS})"
     with Background(lambda: request_in_background(server, "/v1/execute", body(late), results)):
@@ -251,9 +247,9 @@ def test_what_begins_to_sleep_late_in_a_drain_is_kept_too(start, tmp_path):
     assert results[0][0] == 200 and json.loads(results[0][1])["status"] == "suspended", results
 
 
-def test_drain_with_a_durable_store(start, tmp_path):
+def test_drain_with_a_durable_store(start, file_store):
     """A sleeper that cannot end goes to the store; another process takes it up."""
-    settings = durable(tmp_path, 5000)
+    settings = {**file_store, "SUSPEND_TTL_MS": LONG_MS, "SHUTDOWN_GRACE_MS": int(5000 * SLOWNESS)}
     server = start(settings)
     results = []
     with sleeping(server, int(6500 * SLOWNESS), results):
